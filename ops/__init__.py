@@ -1,0 +1,25 @@
+"""Token mixers of the vision papers, in plain torch. Each public name is imported from its file on first use."""
+
+from importlib import import_module
+from typing import Any
+
+NEIGHBORHOOD = 'ops.window.neighborhood'
+PLACES = {
+    'na1d': NEIGHBORHOOD,
+    'na2d': NEIGHBORHOOD,
+    'na3d': NEIGHBORHOOD,
+    'NeighborhoodAttention1D': NEIGHBORHOOD,
+    'NeighborhoodAttention2D': NEIGHBORHOOD,
+    'NeighborhoodAttention3D': NEIGHBORHOOD,
+    'RelativePositionAttention': 'ops.window.relative_attention',
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PLACES:
+        raise AttributeError(f'ops has no {name!r}; it has {sorted(PLACES)}')
+    return getattr(import_module(PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *PLACES])

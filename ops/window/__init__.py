@@ -1,0 +1,1 @@
+"""Mixers with a fixed local pattern."""

@@ -1,0 +1,90 @@
+"""Dense attention over the whole map with a learned bias for each head and relative position.
+
+Paper: https://arxiv.org/abs/2204.07143 (the baseline ViT-rpb)
+Code: https://github.com/SHI-Labs/Neighborhood-Attention-Transformer (MIT), classification/vitrpb.py
+Letters: B batch, H, W height and width in positions, C channels, N heads.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def relative_positions(length: int, device: torch.device) -> Tensor:
+    """Entry of the bias table of each query and key along one axis: (length, length), key - query + length - 1."""
+    position = torch.arange(length, device=device)
+    return position - position[:, None] + length - 1
+
+
+def resize_table(table: Tensor, size: list[int]) -> Tensor:
+    """(N, 2 * H0 - 1, 2 * W0 - 1) -> (N, 2 * H - 1, 2 * W - 1), bicubic."""
+    target = [2 * size[0] - 1, 2 * size[1] - 1]
+    if table.shape[1] == target[0] and table.shape[2] == target[1]:
+        return table
+    resized = F.interpolate(table[None].float(), size=target, mode='bicubic', align_corners=False)
+    return resized[0].to(table.dtype)
+
+
+class RelativePositionAttention(nn.Module):
+    """(B, H, W, C) -> (B, H, W, C), every position to every other. Work and memory grow with (H * W) ** 2.
+
+    A map of another size than `input_size` takes the bias table resized bicubically.
+
+    Args:
+        dim: channels C.
+        num_heads: heads N; must divide `dim`.
+        input_size: H and W the bias table is made for.
+        qkv_bias: give `qkv` a bias.
+        qk_scale: factor of the scores; (C / N) ** -0.5 when None.
+        attn_drop: dropout ratio of the attention weights.
+        proj_drop: dropout ratio of the output.
+        device: where the parameters are made.
+        dtype: of the parameters.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        input_size: tuple[int, int],
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f'dim {dim} is not a multiple of num_heads {num_heads}')
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5 if qk_scale is None else qk_scale
+        self.attn_drop = attn_drop
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, **dd)
+        self.rpb = nn.Parameter(torch.empty(num_heads, 2 * input_size[0] - 1, 2 * input_size[1] - 1, **dd))
+        nn.init.trunc_normal_(self.rpb, std=0.02, a=-2.0, b=2.0)
+        self.proj = nn.Linear(dim, dim, **dd)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def set_input_size(self, input_size: tuple[int, int]) -> None:
+        """Make the bias table that of another map size: a new, bicubically resized `rpb`."""
+        with torch.no_grad():
+            table = resize_table(self.rpb, list(input_size))
+        self.rpb = nn.Parameter(table.clone(), requires_grad=self.rpb.requires_grad)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1], x.shape[2]
+        q, k, v = self.qkv(x).flatten(1, 2).unflatten(-1, [3, self.num_heads, -1]).transpose(1, 3).unbind(2)
+        rows, columns = relative_positions(height, x.device), relative_positions(width, x.device)
+        table = resize_table(self.rpb, [height, width]).to(q.dtype)
+        bias = table[:, rows[:, None, :, None], columns[None, :, None, :]].flatten(3, 4).flatten(1, 2)
+        dropout_p = self.attn_drop if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], dropout_p=dropout_p, scale=self.scale)
+        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2).unflatten(1, [height, width])))
+
+    def extra_repr(self) -> str:
+        height, width = (self.rpb.shape[1] + 1) // 2, (self.rpb.shape[2] + 1) // 2
+        return f'num_heads={self.num_heads}, input_size=({height}, {width})'
