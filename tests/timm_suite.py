@@ -1,0 +1,86 @@
+"""Runs timm's `tests/test_models.py`, from the source distribution of the installed version, on our models.
+
+    python -m tests.timm_suite [--all] [pytest arguments]
+
+Without `--all` the smallest variant of every family is taken. This module is also the pytest plugin that registers the
+models and drops timm's own from the collection.
+"""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from timm.models import _registry
+
+import zoo
+
+CACHE = Path(__file__).parents[1] / '.cache' / 'timm'
+# timm lists by module the models whose `forward_intermediates` it checks: ours join one of those modules.
+INTERMEDIATES_MODULE = 'convnext'
+
+
+def smallest_variants() -> list[str]:
+    """The variant with the fewest parameters of every family."""
+    best: dict[str, tuple[int, str]] = {}
+    for name in zoo.list_models():
+        with torch.device('meta'):
+            size = sum(p.numel() for p in timm.create_model(name).parameters())
+        family = zoo.family_of(name)
+        best[family] = min(best.get(family, (size, name)), (size, name))
+    return [name for _, name in best.values()]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes timm's module list name our models before its tests are collected."""
+    torch.set_num_threads(2)
+    _registry._module_to_models[INTERMEDIATES_MODULE].update(zoo.list_models())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps the tests whose `model_name` is one of the chosen models."""
+    chosen = set(os.environ['ATTNZOO_TIMM_MODELS'].split(','))
+
+    def ours(item: pytest.Item) -> bool:
+        name = getattr(item, 'callspec', None) and item.callspec.params.get('model_name')
+        return str(name).split('.')[0] in chosen
+
+    dropped = [item for item in items if not ours(item)]
+    items[:] = [item for item in items if ours(item)]
+    config.hook.pytest_deselected(items=dropped)
+
+
+def suite() -> Path:
+    """timm's tests of the installed version, fetched from the package index once."""
+    version = importlib.metadata.version('timm')
+    tests = CACHE / f'timm-{version}' / 'tests'
+    if not tests.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps', '--no-binary', ':all:']
+        subprocess.run([*command, '--dest', str(CACHE), f'timm=={version}'], check=True)
+        with tarfile.open(CACHE / f'timm-{version}.tar.gz') as archive:
+            archive.extractall(CACHE, filter='data')
+    return tests
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the suite and returns pytest's exit status."""
+    models = zoo.list_models() if '--all' in arguments else smallest_variants()
+    rest = [a for a in arguments if a != '--all']
+    tests = suite()
+    # GITHUB_ACTIONS leaves out the tests that download from the model hub.
+    environment = dict(os.environ, GITHUB_ACTIONS='1', ATTNZOO_TIMM_MODELS=','.join(models))
+    command = [sys.executable, '-m', 'pytest', '-p', 'tests.timm_suite', '-q', '-x', '--rootdir', str(tests.parent)]
+    command += ['-c', str(tests.parent / 'pyproject.toml'), '-p', 'no:cacheprovider', '-W', 'ignore']
+    return subprocess.run(
+        [*command, *rest, str(tests / 'test_models.py')], env=environment, cwd=Path(__file__).parents[1]
+    ).returncode
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,121 @@
+"""Modules that more than one family is built of.
+
+Letters: B batch, C channels, H W height and width in positions.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import cycle, islice
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, LayerNorm2d, LayerScale, Mlp
+from timm.models import register_notrace_module
+from torch import Tensor, nn
+
+from ops.window.neighborhood import NeighborhoodAttention2D
+
+register_notrace_module(NeighborhoodAttention2D)
+
+
+class PreNormBlock(nn.Module):
+    """(B, H, W, C) -> (B, H, W, C): x + scale1(mixer(norm1(x))), then x + scale2(mlp(norm2(x))).
+
+    Args:
+        dim: channels C.
+        mixer: (B, H, W, C) -> (B, H, W, C).
+        mlp: (B, H, W, C) -> (B, H, W, C).
+        layer_scale: first value of the learned factors per channel, none when None.
+        drop_path: probability that a branch is left out in training.
+        eps: of both layer norms.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        mixer: nn.Module,
+        mlp: nn.Module,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.mixer = mixer
+        self.scale1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+        self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = mlp
+        self.scale2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+        self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self.scale1(self.mixer(self.norm1(x))))
+        return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
+
+
+class PaddedPatchConv(nn.Conv2d):
+    """(B, C, H, W) -> (B, D, ceil(H / P), ceil(W / P)): one vector per P x P patch, zeros beyond bottom and right."""
+
+    def __init__(self, in_chans: int, dim: int, patch_size: int) -> None:
+        super().__init__(in_chans, dim, kernel_size=patch_size, stride=patch_size)
+        self.patch_size = patch_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        bottom, right = -x.shape[2] % self.patch_size, -x.shape[3] % self.patch_size
+        if bottom or right:
+            x = F.pad(x, (0, right, 0, bottom))
+        return super().forward(x)
+
+
+def conv_norm(conv: nn.Module, dim: int, eps: float = 1e-5) -> nn.Sequential:
+    """(B, C, H, W) -> (B, dim, H', W'): a convolution and a layer norm over its channels, named `conv` and `norm`."""
+    return nn.Sequential(OrderedDict(conv=conv, norm=LayerNorm2d(dim, eps=eps)))
+
+
+def init_transformer(module: nn.Module) -> None:
+    """Linear weights from a normal of width 0.02, their biases 0; convolutions stay as torch makes them."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def resize_bias_table(table: Tensor, shape: torch.Size) -> Tensor:
+    """(N, 2h - 1, 2w - 1) -> `shape` (N, 2H - 1, 2W - 1): a relative position bias for another window, bicubically."""
+    if table.ndim != 3 or len(shape) != 3 or table.shape[0] != shape[0]:
+        raise ValueError(f'a bias table of shape {tuple(table.shape)} cannot be resized to {tuple(shape)}')
+    return F.interpolate(table[None].float(), size=tuple(shape[1:]), mode='bicubic')[0].to(table.dtype)
+
+
+def repeat_to_depth(pattern: int | Sequence[int], depth: int) -> tuple[int, ...]:
+    """One dilation per block of a stage: d means 1, d, 1, d, ...; a sequence is repeated until `depth`."""
+    steps = (1, pattern) if isinstance(pattern, int) else tuple(pattern)
+    if not steps or min(steps) < 1 or (not isinstance(pattern, int) and depth % len(steps)):
+        raise ValueError(
+            f'a stage of {depth} blocks needs one dilation, or a number of them that divides it: {pattern}'
+        )
+    return tuple(islice(cycle(steps), depth))
+
+
+def neighborhood_block(
+    dim: int,
+    num_heads: int,
+    kernel_size: int,
+    dilation: int,
+    mlp_ratio: float,
+    *,
+    qkv_bias: bool = True,
+    layer_scale: float | None = None,
+    proj_drop: float = 0.0,
+    attn_drop: float = 0.0,
+    drop_path: float = 0.0,
+) -> PreNormBlock:
+    """(B, H, W, C) -> (B, H, W, C): the block of NAT, DiNAT and their isotropic forms."""
+    mixer = NeighborhoodAttention2D(
+        dim, num_heads, kernel_size, dilation=dilation, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=proj_drop
+    )
+    mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
+    return PreNormBlock(dim, mixer, mlp, layer_scale, drop_path)

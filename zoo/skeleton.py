@@ -1,0 +1,272 @@
+"""The macro-architecture and timm's model protocol, written once for every family.
+
+A backbone is stem -> stages -> norm -> head. The skeleton is given those modules, it never asks which block they hold; a
+family is a table of variants, a block and the rules that translate the authors' keys.
+
+Letters: B batch, C channels, H W height and width in pixels or positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from timm.layers import ClassifierHead
+from timm.models import checkpoint_seq
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from zoo.weights import rename_foreign_keys
+
+KeyRules = tuple[tuple[str, 'str | Callable | None'], ...]
+ValueRules = tuple[tuple[str, Callable[[Tensor, torch.Size], Tensor]], ...]
+
+
+class Stage(nn.Module):
+    """(B, C, H, W) -> (B, D, H', W'): a downsample, then blocks that keep the shape.
+
+    Args:
+        blocks: modules applied in order, in the layout of `channels_last`.
+        downsample: (B, C, H, W) -> (B, D, H', W'), nothing when None.
+        channels_last: the blocks take (B, H, W, D) instead of (B, D, H, W).
+    """
+
+    def __init__(
+        self, blocks: Sequence[nn.Module], downsample: nn.Module | None = None, channels_last: bool = True
+    ) -> None:
+        super().__init__()
+        self.downsample = downsample or nn.Identity()
+        self.blocks = nn.Sequential(*blocks)
+        self.channels_last = channels_last
+        self.grad_checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.downsample(x)
+        if self.channels_last:
+            x = x.permute(0, 2, 3, 1)
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            x = checkpoint_seq(self.blocks, x)
+        else:
+            x = self.blocks(x)
+        return x.permute(0, 3, 1, 2) if self.channels_last else x
+
+
+class Backbone(nn.Module):
+    """(B, in_chans, H, W) -> (B, num_classes): timm's protocol over `stem`, `stages`, `norm` and `head`.
+
+    Every stage is one feature of `forward_intermediates`. Any H and W are taken; what is bound to a size (a dense
+    position table) follows `set_input_size`.
+
+    Args:
+        stem: (B, in_chans, H, W) -> (B, C, H', W').
+        stages: the features in order.
+        norm: last normalisation, (B, C, H, W) -> (B, C, H, W), before the pooling.
+        feature_info: per stage `num_chs`, `reduction` (pixels per position) and `module`.
+        num_classes: size of the classifier, 0 for none.
+        in_chans: channels of the image.
+        global_pool: a pooling of timm, '' for none.
+        drop_rate: dropout before the classifier.
+        init: applied to every module.
+    """
+
+    key_rules: ClassVar[KeyRules] = ()
+    """The authors' keys -> ours, first match wins, None drops."""
+    value_rules: ClassVar[ValueRules] = ()
+    """Key pattern -> how a tensor of another size becomes one of ours."""
+    no_decay: ClassVar[tuple[str, ...]] = ()
+    """Last parts of the names of parameters without weight decay, beyond biases and norms."""
+    first_conv: ClassVar[str] = 'stem.conv'
+    """Module that takes the image."""
+
+    def __init__(
+        self,
+        *,
+        stem: nn.Module,
+        stages: Sequence[nn.Module],
+        norm: nn.Module,
+        feature_info: list[dict[str, Any]],
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = 'avg',
+        drop_rate: float = 0.0,
+        init: Callable[[nn.Module], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
+        self.feature_info = feature_info
+        self.num_features = feature_info[-1]['num_chs']
+        self.stem = stem
+        self.stages = nn.Sequential(*stages)
+        self.norm = norm
+        self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+        self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
+        if init is not None:
+            self.apply(init)
+        self.register_load_state_dict_pre_hook(rename_foreign_keys)
+
+    @classmethod
+    def output_stride(cls, **variant: Any) -> int:
+        """Pixels per position of the last map of a variant, before it is built."""
+        return 32
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, num_features, H', W'), normalised, not pooled."""
+        return self.norm(self.stages(self.stem(x)))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, num_features, H', W') -> (B, num_classes), or (B, head_hidden_size) before the classifier."""
+        return self.head(x, pre_logits=pre_logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+    @torch.jit.ignore
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """(B, in_chans, H, W) -> the ends of the chosen stages, each before the next downsample.
+
+        Args:
+            x: images.
+            indices: the last n stages if int, all if None, else the chosen ones.
+            norm: apply the last normalisation to the last stage's map.
+            stop_early: leave out the stages after the last one chosen.
+            output_fmt: 'NCHW' or 'NHWC', of the intermediates.
+            intermediates_only: leave out the final features.
+        """
+        if output_fmt not in ('NCHW', 'NHWC'):
+            raise ValueError(f"output_fmt must be 'NCHW' or 'NHWC', got {output_fmt!r}")
+        take, last = feature_take_indices(len(self.stages), indices)
+        end = len(self.stages) - 1
+        taken = []
+        x = self.stem(x)
+        for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
+            x = stage(x)
+            if i in take:
+                taken.append(self.norm(x) if norm and i == end else x)
+        if output_fmt == 'NHWC':
+            taken = [t.permute(0, 2, 3, 1) for t in taken]
+        if intermediates_only:
+            return taken
+        return (x if stop_early and last < end else self.norm(x)), taken
+
+    @torch.jit.ignore
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drops the stages after the last chosen one, and what stands on them. Returns the chosen indices."""
+        take, last = feature_take_indices(len(self.stages), indices)
+        shorter = last < len(self.stages) - 1
+        self.stages = self.stages[: last + 1]
+        if prune_norm or shorter:
+            self.norm = nn.Identity()
+        if shorter:
+            self.num_features = self.feature_info[last]['num_chs']
+            self._rebuild_head('')
+        if prune_head or shorter:
+            self.reset_classifier(0, '')
+        return take
+
+    def _rebuild_head(self, global_pool: str) -> None:
+        like = next(self.parameters())
+        head = ClassifierHead(self.num_features, 0, pool_type=global_pool, drop_rate=self.drop_rate)
+        self.head = head.to(like.device, like.dtype).train(self.training)
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer, an identity without classes."""
+        return self.head.fc
+
+    @torch.jit.ignore
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replaces the classifier by a new one of `num_classes`; the pooling stays when None."""
+        like = next(self.parameters())
+        self.num_classes = num_classes
+        self.head.reset(num_classes, global_pool)
+        self.head.to(like.device, like.dtype).train(self.training)
+        self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trades compute for memory: activations inside the blocks are computed again in the backward pass."""
+        for stage in self.stages:
+            stage.grad_checkpointing = enable  # type: ignore[assignment]
+
+    @torch.jit.ignore
+    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
+        """Resizes what is bound to the size of the maps, such as dense position tables, to images of (H, W) pixels."""
+        size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f'img_size must be one or two positive numbers of pixels, got {img_size!r}')
+        for stage, info in zip(self.stages, self.feature_info):
+            positions = tuple(-(-side // info['reduction']) for side in size)
+            for module in stage.modules():
+                resize = getattr(module, 'set_input_size', None)
+                if resize is not None:
+                    resize(positions)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Parameter groups in order of depth, for layer decay: stages if `coarse`, else blocks."""
+        blocks: list[tuple[str, tuple[int] | None]] = [(r'^stages\.(\d+)', None)]
+        if not coarse:
+            blocks = [(r'^stages\.(\d+)\.downsample', (0,)), (r'^stages\.(\d+)\.blocks\.(\d+)', None)]
+        return {'stem': r'^stem', 'blocks': [*blocks, (r'^norm', (99999,))]}
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay must leave alone."""
+        return {name for name, _ in self.named_parameters() if name.rsplit('.', 1)[-1] in self.no_decay}
+
+
+class HierarchicalBackbone(Backbone):
+    """(B, in_chans, H, W) -> (B, num_classes): stages of equal blocks, each coarser and wider than the one before.
+
+    Args:
+        depths: blocks per stage.
+        dims: channels per stage.
+        stem: (B, in_chans, H, W) -> (B, dims[0], H', W').
+        downsample: stage -> module that leads from `dims[stage - 1]` to `dims[stage]`, or None; not asked for stage 0.
+        block: (stage, index in the stage, drop path rate) -> module.
+        norm: last normalisation of `dims[-1]` channels.
+        reductions: pixels per position after each stage.
+        drop_path_rate: stochastic depth of the last block, rising linearly from 0.
+        channels_last: layout of the blocks, see `Stage`.
+        head: `num_classes`, `in_chans`, `global_pool`, `drop_rate` and `init` of `Backbone`.
+    """
+
+    def __init__(
+        self,
+        *,
+        depths: Sequence[int],
+        dims: Sequence[int],
+        stem: nn.Module,
+        downsample: Callable[[int], nn.Module | None],
+        block: Callable[[int, int, float], nn.Module],
+        norm: nn.Module,
+        reductions: Sequence[int] = (4, 8, 16, 32),
+        drop_path_rate: float = 0.0,
+        channels_last: bool = True,
+        **head: Any,
+    ) -> None:
+        if not len(depths) == len(dims) == len(reductions):
+            raise ValueError(f'one entry per stage is needed, got {depths=}, {dims=}, {reductions=}')
+        total, placed, stages = sum(depths), 0, []
+        for i, depth in enumerate(depths):
+            rates = [drop_path_rate * (placed + j) / max(total - 1, 1) for j in range(depth)]
+            blocks = [block(i, j, rate) for j, rate in enumerate(rates)]
+            stages.append(Stage(blocks, downsample(i) if i else None, channels_last))
+            placed += depth
+        feature_info = [
+            {'num_chs': dim, 'reduction': reduction, 'module': f'stages.{i}'}
+            for i, (dim, reduction) in enumerate(zip(dims, reductions))
+        ]
+        super().__init__(stem=stem, stages=stages, norm=norm, feature_info=feature_info, **head)
