@@ -57,6 +57,19 @@ def known_model(name: str) -> str:
     return name
 
 
+def image_size(pixels: Sequence[int] | None) -> tuple[int, int] | None:
+    """``[224]`` -> ``(224, 224)``, ``[480, 640]`` -> ``(480, 640)`` (H, W); None stays None.
+
+    Raises:
+        ValueError: not one or two positive numbers.
+    """
+    if pixels is None:
+        return None
+    if len(pixels) not in (1, 2) or min(pixels) < 1:
+        raise ValueError(f'--img-size takes one or two positive numbers of pixels, got {" ".join(map(str, pixels))}')
+    return pixels[0], pixels[-1]
+
+
 def nearest(word: str, words: Iterable[str]) -> list[str]:
     """At most three of `words`, the most similar first."""
     return difflib.get_close_matches(word, list(words), n=3, cutoff=0.6)

@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def rows(pattern: str = '*', family: str | None = None) -> Iterator[Row]:
     """Every model that matches, in order of registration."""
-    from timm.models import get_pretrained_cfg
+    from timm.models import get_pretrained_cfg_value
 
     import checkpoints
     import zoo
@@ -55,7 +55,8 @@ def rows(pattern: str = '*', family: str | None = None) -> Iterator[Row]:
             counted = profile.profile(name)
             known[name] = counted.parameters, counted.macs
         entries = checkpoints.catalogue(own).get(name, {}) if own in checkpoints.families() else {}
-        yield Row(name, own, get_pretrained_cfg(name).input_size, *known[name], tuple(entries.values()))
+        size = tuple(get_pretrained_cfg_value(name, 'input_size') or ())
+        yield Row(name, own, size, *known[name], tuple(entries.values()))
 
 
 def show(args: argparse.Namespace) -> None:
