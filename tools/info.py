@@ -91,13 +91,9 @@ def print_text(name: str, model: 'nn.Module', counted: 'Profile', covered: 'Cove
     params, macs = _console.millions(counted.parameters), _console.billions(counted.macs)
     size = 'x'.join(map(str, counted.input_size))
     print(f'{name}: {described["class"]}, {described["num_classes"]} classes, {described["num_features"]} features')
-    print(
-        f'{_console.millions(counted.parameters)} M parameters, {_console.billions(counted.macs)} G multiply-adds at {size}'
-    )
-    print(f'(counted: {COUNTED})')
-    _console.print_table(
-        ('part', 'what', 'channels', 'pixels per position', 'params M', 'MACs G'), part_rows(model, counted)
-    )
+    print(f'{params} M parameters, {macs} G multiply-adds at {size} (counted: {COUNTED})')
+    columns = ('part', 'what', 'channels', 'pixels per position', 'params M', 'MACs G')
+    _console.print_table(columns, part_rows(model, counted))
     entries = catalogue_of(name)
     for entry in entries.values():
         print_entry(entry)
