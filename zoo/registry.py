@@ -74,7 +74,7 @@ def family_of(model_name: str) -> str:
 def pretrained_cfg(
     cls: type[Backbone], variant: Mapping[str, Any], entry: checkpoints.Checkpoint | None
 ) -> dict[str, Any]:
-    """timm's description of one checkpoint of a variant, or of the untrained variant when None."""
+    """What timm wants to know of one checkpoint of a variant, or of the untrained variant when None."""
     cfg: dict[str, Any] = dict(input_size=(3, 224, 224), first_conv=cls.first_conv, classifier='head.fc')
     if entry is not None:
         cfg.update(

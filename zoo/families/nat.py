@@ -20,7 +20,8 @@ TINY = dict(MINI, depths=(3, 4, 18, 5))
 SMALL = dict(depths=(3, 4, 18, 5), embed_dim=96, num_heads=(3, 6, 12, 24), mlp_ratio=2, drop_path_rate=0.3)
 BASE = dict(depths=(3, 4, 18, 5), embed_dim=128, num_heads=(4, 8, 16, 32), mlp_ratio=2, drop_path_rate=0.5)
 LARGE = dict(depths=(3, 4, 18, 5), embed_dim=192, num_heads=(6, 12, 24, 48), mlp_ratio=2, drop_path_rate=0.35)
-PICO = dict(depths=(2, 4, 2), embed_dim=64, num_heads=(2, 4, 8), mlp_ratio=2, stem_strides=(2, 1))
+# Ours, for images of about 32 pixels: maps of 16, 8 and 4 positions a side.
+PICO = dict(depths=(1, 4, 2), embed_dim=64, num_heads=(1, 2, 4), mlp_ratio=2, stem_strides=(2, 1))
 
 # Dilation of every second block of a stage, chosen so that kernel * dilation just fits the map.
 AT_224, AT_384 = (8, 4, 2, 1), (13, 6, 3, 1)
@@ -40,7 +41,7 @@ VARIANTS = {
     'dinat_large_21k': dict(LARGE, dilations=AT_224, drop_path_rate=0.2),
     'dinat_large_21k_11x11': dict(LARGE, dilations=AT_224, drop_path_rate=0.2, kernel_size=11),
     'nat_pico': dict(PICO, kernel_size=(7, 5, 3)),
-    'dinat_pico': dict(PICO, kernel_size=3, dilations=(5, 2, 1)),
+    'dinat_pico': dict(PICO, kernel_size=(7, 3, 3), dilations=((2,), 2, 1)),
 }
 
 KEY_RULES = (

@@ -4,6 +4,17 @@ Importing this package puts its data sets, model wrapper, optimisers, loops, hoo
 registries, where config files find them by class name. Needs the extra `train`.
 """
 
-from zoo.training import arrays, augment, classifier, hooks, loops, metrics, optim, preprocessor
+from zoo.training import arrays, augment, classifier, folders, hooks, log, loops, metrics, optim, preprocessor
 
-__all__ = ['arrays', 'augment', 'classifier', 'hooks', 'loops', 'metrics', 'optim', 'preprocessor']
+__all__ = [
+    'arrays',
+    'augment',
+    'classifier',
+    'folders',
+    'hooks',
+    'log',
+    'loops',
+    'metrics',
+    'optim',
+    'preprocessor',
+]

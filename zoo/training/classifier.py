@@ -6,6 +6,7 @@ Letters: B batch, H height, W width, K classes.
 from typing import Any
 
 import timm
+import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
@@ -29,14 +30,23 @@ class Classifier(BaseModel):
         name: model name.
         loss: a name in `LOSSES` as `type`, with the arguments of that loss. Images that were mixed need
             `soft_target` or `binary`.
+        channels_last: memory format of images and convolutions.
         data_preprocessor: config of the preprocessor.
     """
 
     def __init__(
-        self, name: str, loss: dict | None = None, data_preprocessor: dict | None = None, **kwargs: Any
+        self,
+        name: str,
+        loss: dict | None = None,
+        channels_last: bool = False,
+        data_preprocessor: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(data_preprocessor or {'type': 'ImagePreprocessor'})
-        self.model = timm.create_model(name, **kwargs)
+        if not timm.is_model(name.partition('.')[0]):
+            raise ValueError(f'unknown model {name!r}: neither the zoo nor timm has it')
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = timm.create_model(name, **kwargs).to(memory_format=self.format)
         self.name = name
         loss = dict(loss or {'type': 'cross_entropy'})
         kind = loss.pop('type')
@@ -45,7 +55,7 @@ class Classifier(BaseModel):
         self.loss = LOSSES[kind](**loss)
 
     def forward(self, inputs: Tensor, labels: Tensor | None = None, mode: str = 'tensor') -> Any:
-        logits = self.model(inputs)
+        logits = self.model(inputs.contiguous(memory_format=self.format))
         if mode == 'loss':
             return {'loss': self.loss(logits.float(), labels)}
         return [{'logits': logits.float(), 'labels': labels}] if mode == 'predict' else logits

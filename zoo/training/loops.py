@@ -1,3 +1,4 @@
+
 """Training loops in which every iteration is a function of the state before it, the seed and its number.
 
 The random numbers of a sample and of an iteration are seeded by where they stand in the run. So a run that was killed
@@ -67,6 +68,11 @@ class SeededBatches:
     def __len__(self) -> int:
         return len(self.batches)
 
+    @property
+    def batch_size(self) -> int:
+        """Images of a batch, as mmengine asks."""
+        return self.batches.batch_size
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for number, batch in enumerate(self.batches):
             if number >= self.start:
@@ -89,6 +95,16 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     def __init__(self, runner: Any, dataloader: Any, **kwargs: Any) -> None:
         super().__init__(runner, dataloader, **kwargs)
         self.dataloader: Any = seeded(self.dataloader, runner.seed)
+
+    def run(self) -> torch.nn.Module:
+        steps = self.runner.optim_wrapper._accumulative_counts
+        if len(self.dataloader) % steps:
+            whole = len(self.dataloader) // steps * steps
+            raise ValueError(
+                f'an epoch of {len(self.dataloader)} iterations is no multiple of accumulative_counts={steps}: '
+                f'set train_dataloader.num_batch_per_epoch={whole}'
+            )
+        return super().run()
 
     def run_epoch(self) -> None:
         self.runner.call_hook('before_train_epoch')

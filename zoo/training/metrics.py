@@ -1,3 +1,4 @@
+
 """Accuracy as an mmengine metric."""
 
 from collections.abc import Sequence

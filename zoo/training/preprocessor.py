@@ -1,3 +1,4 @@
+
 """From the uint8 batch of a data loader to the float batch of a model: augmentation, normalisation, erasing, mixing.
 
 Letters: B batch, H height, W width, K classes.
@@ -27,7 +28,6 @@ class ImagePreprocessor(BaseDataPreprocessor):
         augment: configs of transforms of the whole uint8 batch, in their order.
         erase: config of a transform of the normalised batch.
         mixup: arguments of `timm.data.Mixup`.
-        channels_last: memory format of the images.
     """
 
     def __init__(
@@ -37,7 +37,6 @@ class ImagePreprocessor(BaseDataPreprocessor):
         augment: Sequence[dict] = (),
         erase: dict | None = None,
         mixup: dict | None = None,
-        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.register_buffer('mean', 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
@@ -45,7 +44,6 @@ class ImagePreprocessor(BaseDataPreprocessor):
         self.augment = [TRANSFORMS.build(transform) for transform in augment]
         self.erase = TRANSFORMS.build(erase) if erase else None
         self.mixup = Mixup(**mixup) if mixup else None
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
     def forward(self, data: dict[str, Tensor], training: bool = False) -> dict[str, Any]:
         data = self.cast_data(data)
@@ -58,7 +56,7 @@ class ImagePreprocessor(BaseDataPreprocessor):
             images = self.erase(images)
         if training and self.mixup:
             images, labels = self.mixup(images, labels)
-        return {'inputs': images.contiguous(memory_format=self.memory_format), 'labels': labels}
+        return {'inputs': images, 'labels': labels}
 
 
 @TRANSFORMS.register_module()

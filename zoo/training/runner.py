@@ -2,61 +2,93 @@
 
 import logging
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import zoo.training  # noqa: F401  fills the registries
 
 NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+DATA_VARIABLE = 'ATTNZOO_DATA'
 
 
 class QuietRunner(Runner):
-    """mmengine's Runner whose console shows warnings only; the log file in the work folder has everything."""
+    """mmengine's Runner whose console shows errors only; the log file in the work folder has everything."""
 
     def build_logger(self, *args: Any, **kwargs: Any) -> Any:
+        """The logger, its console handler at a higher level."""
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
-                handler.setLevel(max(handler.level, logging.WARNING))
+                handler.setLevel(logging.ERROR)
         return logger
 
 
-def read_config(path: str, overrides: dict | None = None) -> Config:
+def read_config(path: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """A config file with its bases, and `overrides` by dotted name; `data_root` reaches every data set.
 
     Raises:
-        ValueError: no such file, not a valid config, or a needed key is missing.
+        ValueError: no such file, or it is no config.
     """
     if not Path(path).is_file():
-        raise ValueError(f'no config file {path}')
-    config = Config.fromfile(path)
-    config.merge_from_dict(overrides or {})
-    missing = [key for key in NEEDED if config.get(key) is None]
-    if missing:
-        raise ValueError(f'{path} does not define {", ".join(missing)}')
-    data_root = config.get('data_root') or os.environ.get('ATTNZOO_DATA')
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        raise ValueError(f'there is no config file {path}')
+    with mistakes_of(path):
+        config = Config.fromfile(path)
+        config.merge_from_dict(dict(overrides or {}))
+    data_root = config.get('data_root') or os.environ.get(DATA_VARIABLE)
+    for loader in LOADERS:
         dataset = (config.get(loader) or {}).get('dataset')
         if dataset is not None and data_root:
             dataset.setdefault('data_root', data_root)
     return config
 
 
-def build_runner(config: Config) -> Runner:
-    """The runner of a config; under torchrun (`launcher='pytorch'`) on machines without CUDA, through gloo."""
-    if config.get('launcher', 'none') == 'pytorch' and not torch.cuda.is_available():
-        # mmengine would ask for a CUDA device before it opens the process group
+@contextmanager
+def mistakes_of(path: str) -> Iterator[None]:
+    """Turns what a wrong config raises while it is read or built into one ValueError that names the config."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, AssertionError, SyntaxError, NameError) as error:
+        raise ValueError(f'{path}: {error.args[0] if error.args else error}') from error
+
+
+def trainer(config: Config) -> Runner:
+    """The runner of a config, with model, data and optimiser built.
+
+    With `launcher = 'pytorch'` (under torchrun) and no CUDA device the processes talk through gloo.
+
+    Raises:
+        ValueError: a needed key is missing, a value does not fit, or the classes of data and model differ.
+    """
+    origin = str(config.filename)
+    missing = [key for key in NEEDED if config.get(key) is None]
+    if missing:
+        raise ValueError(f'{origin} does not define {", ".join(missing)}')
+    if config.get('launcher') == 'pytorch' and not torch.cuda.is_available():
+        # mmengine would ask for a CUDA device before it opens the process group, and again for the wrapped model
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
         config.setdefault('model_wrapper_cfg', {'type': 'MMDistributedDataParallel', 'broadcast_buffers': False})
-    return QuietRunner.from_cfg(config)
+    with mistakes_of(origin):
+        runner = QuietRunner.from_cfg(config)
+        loops = [runner.train_loop] + ([] if config.get('val_cfg') is None else [runner.val_loop])
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    for loop in loops:
+        check_classes(runner, loop.dataloader.dataset)
+    return runner
 
 
-def newest_checkpoint(work_dir: str | os.PathLike) -> str | None:
-    """The complete checkpoint of a run with the most iterations, by its file's time; None before the first one."""
-    found = [path for path in Path(work_dir).glob('*.pth') if not path.name.startswith('best_')]
-    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
+def check_classes(runner: Runner, dataset: Any) -> None:
+    """Refuses a classifier whose number of classes is not that of a data set that knows its classes."""
+    model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes', ())
+    outputs = getattr(getattr(model, 'model', None), 'num_classes', None)
+    if classes and outputs is not None and outputs != len(classes):
+        raise ValueError(f'{model.name} has {outputs} classes and the data {len(classes)}: set model.num_classes')
