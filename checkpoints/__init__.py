@@ -4,10 +4,11 @@
 tensors, `remap_keys` the authors' names into ours, and `coverage` says what fits.
 """
 
-from checkpoints.catalogue import Checkpoint, catalogue, families
+from checkpoints.entries import Checkpoint, catalogue, families
 from checkpoints.errors import CheckpointError
 from checkpoints.files import sha256_of
 from checkpoints.keys import Coverage, Misshapen, Rules, coverage, remap_keys
+from checkpoints.sources import locate, verify
 from checkpoints.state import read_state_dict, save_safetensors
 
 __all__ = [
@@ -19,8 +20,10 @@ __all__ = [
     'catalogue',
     'coverage',
     'families',
+    'locate',
     'read_state_dict',
     'remap_keys',
     'save_safetensors',
     'sha256_of',
+    'verify',
 ]

@@ -29,7 +29,7 @@ def mismatch(path: Path, sha256: str | None, size: int | None) -> str | None:
     """
     if size is not None and (found := path.stat().st_size) != size:
         return f'has {found} bytes, expected {size}'
-    if sha256 is not None and not (digest := sha256_of(path)).startswith(sha256):
+    if sha256 is not None and not (digest := sha256_of(path)).startswith(sha256.lower()):
         return f'has sha256 {digest}, expected {sha256}'
     return None
 

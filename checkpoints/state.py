@@ -5,6 +5,7 @@ configurations, numpy scalars, paths) the usual ones are replaced by empty stand
 is imported; any other is an error.
 """
 
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -113,16 +114,14 @@ def _describe(content: object) -> str:
     return f'the entries {", ".join(entries[:8])}{", ..." if len(entries) > 8 else ""}' if entries else 'no entries'
 
 
-def _unwrap(content: Any, use_ema: bool) -> tuple[Any, bool]:
-    """The innermost state dict and whether it was wrapped."""
-    wrapped = False
-    while isinstance(content, Mapping):
-        wrappers = EMA_WRAPPERS + WRAPPERS if use_ema else WRAPPERS
-        inner = next((content[key] for key in wrappers if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content, wrapped = inner, True
-    return content, wrapped
+def _unwrap(content: object, use_ema: bool, depth: int = 4) -> tuple[Mapping[object, object], bool] | None:
+    """The innermost mapping with tensors, below at most `depth` wrappers, and whether it was wrapped; None without."""
+    if not isinstance(content, Mapping):
+        return None
+    for key in (EMA_WRAPPERS if use_ema else ()) + WRAPPERS if depth else ():
+        if found := _unwrap(content.get(key), use_ema, depth - 1):
+            return found[0], True
+    return (content, False) if any(isinstance(value, Tensor) for value in content.values()) else None
 
 
 def _strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -147,21 +146,35 @@ def read_state_dict(path: str | Path, use_ema: bool = True) -> dict[str, Tensor]
         CheckpointError: no file, damaged, needs code to be run, or holds no weights.
     """
     path = Path(path)
-    content, wrapped = _unwrap(_load(path), use_ema)
-    entries = content.items() if isinstance(content, Mapping) else ()
-    tensors = {key: value.detach() for key, value in entries if isinstance(key, str) and isinstance(value, Tensor)}
+    content = _load(path)
+    state_dict, wrapped = _unwrap(content, use_ema) or ({}, False)
+    tensors = {
+        key: value.detach() for key, value in state_dict.items() if isinstance(key, str) and isinstance(value, Tensor)
+    }
     if not tensors:
         raise CheckpointError(f'{path} holds no weights but {_describe(content)}')
-    if wrapped and len(tensors) < len(content):
-        key = next(key for key in content if key not in tensors)
-        raise CheckpointError(f'{path}: {key!r} among the weights is no tensor but {type(content[key]).__name__}')
+    if wrapped and len(tensors) < len(state_dict):
+        key, value = next((key, value) for key, value in state_dict.items() if key not in tensors)
+        raise CheckpointError(f'{path}: {key!r} among the weights is no tensor but {type(value).__name__}')
     return _strip_prefixes(tensors)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in order: the library's own varies from run to run, and so the hash."""
+    with path.open('r+b') as file:
+        length = int.from_bytes(file.read(8), 'little')
+        header = json.loads(file.read(length))
+        header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode().ljust(length))
 
 
 def save_safetensors(
     state_dict: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write name -> tensor as a `.safetensors` file: complete, or not at all. Memory: one copy of the weights.
+
+    The same tensors and metadata give the same bytes.
 
     Args:
         state_dict: tensors on any device; shared and strided ones are written out in full.
@@ -184,3 +197,4 @@ def save_safetensors(
             save_file(tensors, temporary, {'format': 'pt', **(metadata or {})})
         except SafetensorError as error:
             raise OSError(str(error)) from error
+        _sort_metadata(temporary)

@@ -107,7 +107,7 @@ def _inside_package(value: Any) -> bool:
     return _text(r'[\w-][\w./-]*')(value) and '..' not in PurePosixPath(value).parts
 
 
-_HUB_ID = r'[\w.-]+/[\w.-]+(@[\w.-]+)?'
+HUB_ID = r'[\w.-]+/[\w.-]+(@[\w.-]+)?'
 
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'license': (lambda value: value in LICENSES, f'one of {", ".join(LICENSES)}'),
@@ -123,7 +123,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'std': (_list_of(_number(0, 10)), 'a list of positive numbers, one per channel'),
     'url': (_text(r'https?://\S+'), 'an http(s) url'),
     'file': (_inside_package, 'a relative path inside the package checkpoints'),
-    'hf_hub_id': (_text(_HUB_ID), "'organisation/name' or 'organisation/name@revision'"),
+    'hf_hub_id': (_text(HUB_ID), "'organisation/name' or 'organisation/name@revision'"),
     'sha256': (_text(r'[0-9a-f]{64}'), '64 lower-case hex digits'),
     'bytes': (_count, 'a positive integer'),
     'labels': (_list_of(_text(r'.+')), 'a list of class names'),
@@ -131,7 +131,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'paper_top1': (_number(0, 100), 'a percentage'),
     'paper_params': (_number(0, 1e6), 'a number of millions'),
     'paper_flops': (_number(0, 1e6), 'a number of 1e9 multiply-adds'),
-    'mirrors': (_list_of(_text(_HUB_ID)), "a list of 'organisation/name'"),
+    'mirrors': (_list_of(_text(HUB_ID)), "a list of 'organisation/name'"),
     'note': (_text(r'.+'), 'a sentence'),
 }
 REQUIRED = tuple(f.name for f in fields(Checkpoint) if f.default is MISSING and f.name in CHECKS)
