@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def train(args: argparse.Namespace) -> None:
     """Builds the runner and trains."""
-    from zoo.training import runner
+    from zoo.training import hooks, runner
 
     config = runner.read_config(args.config, options(args.cfg_options))
     config.launcher = args.launcher
@@ -33,11 +33,11 @@ def train(args: argparse.Namespace) -> None:
     if args.amp:
         config.optim_wrapper.update(type='MixedPrecision', dtype=args.amp)
     if args.resume:
-        config.resume = True
-        config.load_from = runner.newest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
-        if config.load_from is None or not Path(config.load_from).is_file():
-            raise ValueError(f'no checkpoint to resume from: {config.load_from or config.work_dir}')
-    runner.build_runner(config).train()
+        found = hooks.saved(config.work_dir) if args.resume == 'auto' else [Path(args.resume)]
+        if not found or not found[0].is_file():
+            raise ValueError(f'no checkpoint to resume from: {found[0] if found else config.work_dir}')
+        config.resume, config.load_from = True, str(found[0])
+    runner.trainer(config).train()
 
 
 def options(pairs: Sequence[str] | None) -> dict:

@@ -1,4 +1,3 @@
-
 """What a run leaves behind: checkpoints to go on from, averaged weights, and the final weights as safetensors."""
 
 import copy
@@ -60,7 +59,7 @@ class RunCheckpoints(Hook):
             self.save_epoch(runner, runner.epoch + 1)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        score = (metrics or {}).get(self.best)
+        score = (metrics or {}).get(self.best or '')
         if score is not None and score > runner.message_hub.runtime_info.get('best_score', float('-inf')):
             runner.message_hub.update_info('best_score', float(score))
             self.save(runner, 'best.pth', optimizer=False, epoch=runner.epoch, iter=runner.iter)

@@ -1,4 +1,3 @@
-
 """Training loops in which every iteration is a function of the state before it, the seed and its number.
 
 The random numbers of a sample and of an iteration are seeded by where they stand in the run. So a run that was killed

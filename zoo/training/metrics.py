@@ -1,4 +1,3 @@
-
 """Accuracy as an mmengine metric."""
 
 from collections.abc import Sequence

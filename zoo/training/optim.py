@@ -1,4 +1,3 @@
-
 """timm's optimisers, and mixed precision on any device, behind mmengine's optimiser wrapper."""
 
 from collections.abc import Iterator

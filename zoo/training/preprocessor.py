@@ -1,4 +1,3 @@
-
 """From the uint8 batch of a data loader to the float batch of a model: augmentation, normalisation, erasing, mixing.
 
 Letters: B batch, H height, W width, K classes.

@@ -1,16 +1,7 @@
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
-    checkpoint=dict(
-        type='CheckpointHook',
-        interval=1,
-        max_keep_ckpts=2,
-        save_best='top1',
-        rule='greater',
-        backend_args=dict(backend='AtomicLocalBackend'),
-    ),
     log=dict(type='RunLog'),
-    classes=dict(type='MatchingClasses'),
-    plain=dict(type='PlainCheckpoint'),
+    checkpoint=dict(type='RunCheckpoints', epochs=1, best='top1'),
     export=dict(type='ExportWeights'),
 )
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
