@@ -1,0 +1,234 @@
+"""Networks and dense backbones: from a reference's name to a model of ours that has loaded the authors' keys.
+
+Letters: B batch, C channels, H W height and width.
+"""
+
+import contextlib
+import dataclasses
+import math
+import re
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import checkpoints
+import zoo
+from zoo import weights
+from zoo.golden import rule
+from zoo.golden.reference import Comparison, Reference, Result, Unmapped
+
+WRAPPERS = ('model', 'state_dict', None)  # how authors save a state dict; the last is flat
+
+
+def pick(*names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The arguments of the authors' constructor that ours shares, where they are given."""
+    return lambda arguments: {name: arguments[name] for name in names if name in arguments}
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """What of ours answers to the references whose name matches a pattern.
+
+    Args:
+        pattern: regular expression of the whole name.
+        model: our model's name, as a replacement of the pattern. `zoo_` may be left out, and an ending after an
+            underscore that no model of ours has (the size of the image) is ignored.
+        arguments: the authors' arguments -> ours, beyond those that our model's name implies.
+        norm: pattern of the keys of a dense backbone's output norms; its group is the level.
+        norm_eps: of the output norms.
+    """
+
+    pattern: str
+    model: str = r'\g<0>'
+    arguments: Callable[[dict[str, Any]], dict[str, Any]] = pick()
+    norm: str = r'norm(\d)\.'
+    norm_eps: float = 1e-5
+
+
+ADAPTERS = (
+    Adapter(r'(di)?nat_.*', arguments=pick('dilations')),
+    Adapter(r'dense_(.*)', r'\1'),
+    # A dot would begin the name of a checkpoint in timm.
+    Adapter(r'(.*)\.(.*)', r'\1\2'),
+    Adapter(r'.*'),
+)
+
+
+def resolve(reference: Reference) -> tuple[Adapter, str]:
+    """The adapter and the name of our model for a network or dense backbone.
+
+    Raises:
+        Unmapped: no model of ours has that name.
+    """
+    title, ours = reference.config['model'], set(zoo.list_models())
+    adapter = next(adapter for adapter in ADAPTERS if re.fullmatch(adapter.pattern, title))
+    words = re.sub(f'^(?:{adapter.pattern})$', adapter.model, title).split('_')
+    for end in range(len(words), 0, -1):
+        name = '_'.join(words[:end])
+        for candidate in (name, f'zoo_{name}'):
+            if candidate in ours:
+                return adapter, candidate
+    raise Unmapped(f'no model of ours is called {"_".join(words)} or zoo_{"_".join(words)}')
+
+
+def create(reference: Reference, **options: Any) -> nn.Module:
+    """Our model for a reference, as a user creates it."""
+    adapter, name = resolve(reference)
+    return timm.create_model(name, **adapter.arguments(reference.arguments), **options)
+
+
+def check_keys(reference: Reference, device: torch.device) -> Result:
+    """Names, shapes and number of the parameters; nothing is computed."""
+    model = create(reference, num_classes=classes(reference), device='meta')
+    count = sum(parameter.numel() for parameter in model.parameters())
+    complaints = key_complaints(reference, model)
+    return [
+        Comparison('keys', len(complaints), 0, '; '.join(complaints[:4])),
+        Comparison('parameters', abs(count - reference.config['params']), 0, f'ours has {count:,} parameters'),
+    ], count
+
+
+def key_complaints(reference: Reference, model: nn.Module) -> list[str]:
+    """What keeps the key rules from being one to one, from the authors' entries to ours, and neutral to ours."""
+    theirs, ours = reference.config['keys'], model.state_dict()
+    origin: dict[str, str] = {}
+    complaints = []
+    for key, shape in theirs.items():
+        to = place(key, model)
+        if to is None:
+            if not reference.kept(key):
+                complaints.append(f'{key} is dropped')
+        elif to not in ours:
+            complaints.append(f'{key} becomes {to}, which ours lacks')
+        elif to in origin:
+            complaints.append(f'{origin[to]} and {key} both become {to}')
+        elif math.prod(shape) != ours[to].numel():
+            complaints.append(f'{key} {shape} becomes {to} {list(ours[to].shape)}')
+        origin[to or ''] = key
+    complaints += [f'ours has {key}, which nothing fills' for key in ours if key not in origin]
+    return complaints + [f'our own {key} is renamed to {to}' for key in ours if (to := place(key, model)) != key]
+
+
+def check_network(reference: Reference, device: torch.device) -> Result:
+    """Keys, then logits and features of the model that timm builds from a file with the authors' state dict."""
+    comparisons, count = check_keys(reference, device)
+    if not all(comparison.agrees for comparison in comparisons):
+        return comparisons, count
+    options = dict(num_classes=classes(reference))
+    with saved(reference, authors_state_dict(reference, options)) as file:
+        overlay = dict(options, file=str(file))
+        model = create(reference, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    return [*comparisons, *compare_outputs(reference, model.to(device).eval(), device)], count
+
+
+@torch.no_grad()
+def compare_outputs(reference: Reference, model: nn.Module, device: torch.device) -> Iterator[Comparison]:
+    """Logits, the input of the classifier and the feature maps, as far as the reference has them."""
+    arrays, config = reference.arrays, reference.config
+    x = rule.images(config['input']).to(device)
+    logits = model(x)
+    for name in ('logits', 'logits_f64'):
+        if name in arrays:
+            yield arrays.compare(name, logits, config['f32_noise'])
+    final, maps = model.forward_intermediates(x)  # type: ignore[operator]
+    if 'pre_logits' in arrays:
+        yield arrays.compare('pre_logits', model.forward_head(final, pre_logits=True), None)  # type: ignore[operator]
+    yield from compare_maps(reference, ends(maps, arrays.features))
+
+
+def compare_maps(reference: Reference, maps: list[Tensor]) -> Iterator[Comparison]:
+    """Feature maps (B, C, H, W) against feat0, feat1, ..."""
+    noises = feature_noises(reference.config)
+    for level, feature in enumerate(maps):
+        yield reference.arrays.compare(f'feat{level}', feature, noises[level] if noises else None)
+
+
+def feature_noises(config: dict[str, Any]) -> list[float] | None:
+    """Noise of each feature map, where it was recorded."""
+    noises = config.get('f32_noise_feats') or config.get('f32_noise')
+    return noises if isinstance(noises, list) else None
+
+
+def ends(maps: list[Tensor], count: int) -> list[Tensor]:
+    """The `count` maps of the reference: the last ones, or evenly spaced ones if all our blocks are of one shape."""
+    if count and len({feature.shape for feature in maps}) == 1:
+        return [maps[(i + 1) * len(maps) // count - 1] for i in range(count)]
+    return maps[len(maps) - count :]
+
+
+@torch.no_grad()
+def check_dense(reference: Reference, device: torch.device) -> Result:
+    """The levels of a detection or segmentation backbone: our classifier without its end, and norms on the outputs."""
+    adapter, _ = resolve(reference)
+    model = create(reference, num_classes=0).eval()
+    state = authors_state_dict(reference, dict(num_classes=0))
+    norms = {key: state.pop(key).to(device) for key in list(state) if re.match(adapter.norm, key)}
+    with saved(reference, state) as file:
+        coverage = weights.load_checkpoint(model, file, strict=False)
+    unfilled = [key for key in coverage.missing if not key.startswith('norm.')]
+    wrong = [*unfilled, *coverage.unexpected, *map(str, coverage.misshapen)]
+    backbone = [p for key, p in model.named_parameters() if key not in coverage.missing]
+    count = sum(tensor.numel() for tensor in (*backbone, *norms.values()))
+    comparisons = [
+        Comparison('keys', len(wrong), 0, f'not one to one: {", ".join(wrong[:4])}'),
+        Comparison('parameters', abs(count - reference.config['params']), 0, f'ours has {count:,} parameters'),
+    ]
+    if wrong:
+        return comparisons, count
+    x = rule.images(reference.config['input']).to(device)
+    maps = model.to(device).forward_intermediates(x, intermediates_only=True)  # type: ignore[operator]
+    levels = ends(maps, reference.arrays.features)
+    for level, (weight, bias) in output_norms(norms, adapter.norm).items():
+        levels[level] = normalise(levels[level], weight, bias, adapter.norm_eps)
+    return [*comparisons, *compare_maps(reference, levels)], count
+
+
+def output_norms(norms: dict[str, Tensor], pattern: str) -> dict[int, tuple[Tensor, Tensor]]:
+    """Level -> weight and bias of its norm."""
+    level_of = {key: int(re.match(pattern, key)[1]) for key in norms if key.endswith('weight')}  # type: ignore[index]
+    return {level: (norms[key], norms[key.replace('weight', 'bias')]) for key, level in level_of.items()}
+
+
+def normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Layer norm over the channels, (B, C, H, W) -> (B, C, H, W)."""
+    return F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, eps).permute(0, 3, 1, 2)
+
+
+def classes(reference: Reference) -> int:
+    """Size of the classifier."""
+    if reference.numbers is not None:
+        return reference.arrays.shape('logits')[1]
+    return reference.arguments.get('num_classes') or next(reversed(reference.config['keys'].values()))[0]
+
+
+def place(key: str, model: nn.Module) -> str | None:
+    """One of the authors' keys -> ours, None where a rule drops it."""
+    return next(iter(checkpoints.remap_keys({key: torch.empty(0)}, cast(checkpoints.Rules, model.key_rules))), None)
+
+
+def authors_state_dict(reference: Reference, options: dict[str, Any]) -> dict[str, Tensor]:
+    """The authors' state dict under the rule; buffers that keep their value have the one that our model gives them."""
+    config, keys = reference.config, reference.config['keys']
+    kept = {key: torch.zeros(keys[key], dtype=torch.int64) for key in keys if reference.kept(key)}
+    if any(not key.endswith('num_batches_tracked') for key in kept):
+        model = create(reference, **options)
+        ours = model.state_dict()
+        kept.update({key: ours[to] for key in kept if (to := place(key, model)) in ours})
+    return rule.state_dict(keys, kept, config['scale'], config.get('post_fill', ()))
+
+
+@contextlib.contextmanager
+def saved(reference: Reference, state: dict[str, Tensor]) -> Iterator[Path]:
+    """A file with the state dict as authors save it, while the context lasts; the wrapper follows from the name."""
+    wrapper = WRAPPERS[zlib.crc32(reference.title.encode()) % len(WRAPPERS)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, 'authors.pth')
+        torch.save({wrapper: state} if wrapper else state, file)
+        yield file
