@@ -58,13 +58,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def suite() -> Path:
     """timm's tests of the installed version, fetched from the package index once."""
     version = importlib.metadata.version('timm')
-    tests = CACHE / f'timm-{version}' / 'tests'
+    # Under a name of its own, beside this project's package `tests`.
+    tests = CACHE / f'timm-{version}' / 'timm_tests'
     if not tests.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps', '--no-binary', ':all:']
         subprocess.run([*command, '--dest', str(CACHE), f'timm=={version}'], check=True)
         with tarfile.open(CACHE / f'timm-{version}.tar.gz') as archive:
             archive.extractall(CACHE, filter='data')
+        tests.with_name('tests').rename(tests)
     return tests
 
 

@@ -64,10 +64,9 @@ class PaddedPatchConv(nn.Conv2d):
         self.patch_size = patch_size
 
     def forward(self, x: Tensor) -> Tensor:
+        # Neither a branch nor `super()`, for the sake of torch.fx and TorchScript.
         bottom, right = -x.shape[2] % self.patch_size, -x.shape[3] % self.patch_size
-        if bottom or right:
-            x = F.pad(x, (0, right, 0, bottom))
-        return super().forward(x)
+        return self._conv_forward(F.pad(x, (0, right, 0, bottom)), self.weight, self.bias)
 
 
 def conv_norm(conv: nn.Module, dim: int, eps: float = 1e-5) -> nn.Sequential:

@@ -1,7 +1,7 @@
 """The macro-architecture and timm's model protocol, written once for every family.
 
-A backbone is stem -> stages -> norm -> head. The skeleton is given those modules, it never asks which block they hold; a
-family is a table of variants, a block and the rules that translate the authors' keys.
+A backbone is stem -> stages -> norm -> head. The skeleton is given those modules, it never asks which block they hold;
+a family is a table of variants, a block and the rules that translate the authors' keys.
 
 Letters: B batch, C channels, H W height and width in pixels or positions.
 """
