@@ -1,140 +1,154 @@
-"""Neighborhood attention on blocks of queries with a shared halo of keys, by `scaled_dot_product_attention`.
+"""Neighborhood attention on tiles of queries with a shared halo of keys, by `scaled_dot_product_attention`.
 
-Each axis is split into its dilation groups, each group into tiles of queries; a tile sees the run of slots that holds
-the windows of all its queries, under a mask. A small map is one tile. Runs on every device, with gradients.
+The map is gathered into units of equal size (tiles.py) and one masked attention runs over all units and heads; a small
+map is a single unit and is not copied. On the CPU the batch is walked in chunks that stay in the cache, and the
+backward pass recomputes the weights, so that gathered keys are never kept.
 
-Letters: B batch, N heads, D channels per head, G dilation groups, t tiles per group, T query slots and S key slots of
-a tile; a unit is one tile of one group.
+Letters: B batch, P positions of the map, N heads, D channels per head, U units, Q queries and S keys of one unit.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ops.window.neighborhood.geometry import Window, slot_windows
+from ops.window.neighborhood.geometry import Window
+from ops.window.neighborhood.tiles import Tables, cached_tables, make_tables
+
+CHUNK_SCORES = 1 << 19  # scores of one chunk of the batch: 2 MB in float32
 
 
-class AxisTiles(NamedTuple):
-    """How one axis is cut: `tiles` tiles of `tile` query slots, each with `span` key slots, in `groups` groups."""
-
-    length: int
-    groups: int
-    slots: int
-    tiles: int
-    tile: int
-    span: int
-    anchor: int
+def make_mask(tables: Tables, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Return what is added to the scores of `split` units, (1, 1 or N * U, Q, S); None when nothing is."""
+    if tables.entries is None or bias is None:
+        return None if tables.mask is None else tables.mask[None]
+    table = F.pad(bias.flatten(1).to(dtype), (0, 1), value=float('-inf'))
+    mask = table.index_select(1, tables.entries.flatten()).view(-1, *tables.entries.shape)
+    return mask.expand(-1, tables.units, -1, -1).flatten(0, 1)[None]
 
 
-def cut_axis(length: int, kernel_size: int, stride: int, dilation: int, is_causal: bool, tile: int) -> AxisTiles:
-    """Cut an axis into tiles of about `tile` slots, a multiple of the stride."""
-    slots, shortest = -(-length // dilation), length // dilation
-    tile = min(-(-tile // stride) * stride, slots)
-    tiles = -(-slots // tile)
-    span = slots if tiles == 1 else min(slots, tile - stride + kernel_size + slots - shortest)
-    anchor = stride - kernel_size if is_causal else stride // 2 - kernel_size // 2
-    return AxisTiles(length, dilation, slots, tiles, tile, span, anchor)
+def units_shape(batch: int, heads: int, tables: Tables) -> tuple[int, int]:
+    """Return the first two sizes of `split` units: without a bias the heads share a mask and count as batch."""
+    return (batch * heads, tables.units) if tables.entries is None else (batch, heads * tables.units)
 
 
-def first_keys(cut: AxisTiles, kernel_size: int, device: torch.device) -> Tensor:
-    """First key slot of each tile: (tiles,)."""
-    start = (torch.arange(cut.tiles, device=device) * cut.tile + cut.anchor).clamp(
-        0, cut.length // cut.groups - kernel_size
-    )
-    return start.clamp(max=cut.slots - cut.span)
+def split(x: Tensor, index: Tensor | None, tables: Tables) -> Tensor:
+    """(B, *size, N, D) -> (B, N * U, Q or S, D), or (B * N, U, Q or S, D) without a bias."""
+    x = x.flatten(1, -3).transpose(1, 2)
+    if index is None:
+        return x
+    batch, heads, _, width = x.shape
+    shape = units_shape(batch, heads, tables)
+    return x.index_select(2, index).view(*shape, index.numel() // tables.units, width)
 
 
-def axis_tables(
-    cut: AxisTiles, kernel_size: int, stride: int, is_causal: bool, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Whether a query sees a key and its entry of the bias table: (t * G, T, S) each."""
-    slot = torch.arange(cut.tiles * cut.tile, device=device).view(cut.tiles, 1, cut.tile, 1)
-    size = (cut.length - 1 - torch.arange(cut.groups, device=device)).view(-1, 1, 1) // cut.groups + 1
-    key = (first_keys(cut, kernel_size, device)[:, None] + torch.arange(cut.span, device=device)).view(
-        cut.tiles, 1, 1, -1
-    )
-    start, end = slot_windows(torch.minimum(slot, size - 1), size, kernel_size, stride, is_causal)
-    seen = (key >= start) & (key < end)
-    entry = (key - slot + kernel_size - 1).clamp(0, 2 * kernel_size - 2).expand_as(seen)
-    return seen.flatten(0, 1), entry.flatten(0, 1)
+def join(x: Tensor, shape: torch.Size, tables: Tables) -> Tensor:
+    """Bring `split` queries back to `shape`, (B, *size, N, D)."""
+    if tables.places is not None:
+        x = x.reshape(shape[0], shape[-2], tables.units * x.shape[2], shape[-1]).index_select(2, tables.places)
+    return x.transpose(1, 2).reshape(shape)
+
+
+def join_backward(x: Tensor, tables: Tables) -> Tensor:
+    """Transpose of `join`: (B, *size, N, D) -> units, zero where a query is repeated."""
+    if tables.queries is None or tables.places is None:
+        return split(x, None, tables)
+    x = x.flatten(1, -3).transpose(1, 2)
+    batch, heads, _, width = x.shape
+    units = x.new_zeros(batch, heads, tables.queries.numel(), width).index_copy_(2, tables.places, x)
+    return units.view(*units_shape(batch, heads, tables), tables.queries.numel() // tables.units, width)
+
+
+def split_backward(x: Tensor, shape: torch.Size, tables: Tables) -> Tensor:
+    """Transpose of `split` for keys: every position of `shape` gets the sum over the units that hold it."""
+    if tables.keys is not None:
+        batch, heads, width = shape[0], shape[-2], shape[-1]
+        x = x.reshape(batch, heads, tables.keys.numel(), width)
+        x = x.new_zeros(batch, heads, shape[1:-2].numel(), width).index_add_(2, tables.keys, x)
+    return x.transpose(1, 2).reshape(shape)
+
+
+def attend_units(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, tables: Tables, scale: float, dropout_p: float
+) -> Tensor:
+    """(B, *size, N, D) x 3 -> (B, *size, N, D), the whole batch in one call."""
+    q = split(query, tables.queries, tables)
+    k, v = split(key, tables.keys, tables), split(value, tables.keys, tables)
+    x = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, scale=scale)
+    return join(x, query.shape, tables)
+
+
+def chunks(query: Tensor, tables: Tables) -> Iterator[slice]:
+    """Yield the slices of the batch to do one after the other."""
+    step = max(1, CHUNK_SCORES // (query.shape[-2] * tables.scores))
+    return (slice(start, start + step) for start in range(0, query.shape[0], step))
+
+
+class ChunkedAttention(torch.autograd.Function):
+    """`attend_units` on the CPU, chunk by chunk. Extra memory: the units of one chunk, in both directions.
+
+    `scaled_dot_product_attention` has no fast CPU kernel for a mask that is trained, and its other kernels would keep
+    the units of the whole batch.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, tables: Tables, scale: float
+    ) -> Tensor:
+        """Return (B, *size, N, D)."""
+        ctx.save_for_backward(query, key, value, mask)
+        ctx.tables, ctx.scale = tables, scale
+        if mask is not None:
+            mask = mask.detach()  # with a mask that requires a gradient the fused kernel is not taken, even here
+        if tables.queries is None:
+            return attend_units(query, key, value, mask, tables, scale, 0.0)
+        out = query.new_empty(query.shape)
+        for part in chunks(query, tables):
+            out[part] = attend_units(query[part], key[part], value[part], mask, tables, scale, 0.0)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of query, key, value and mask. 16-bit inputs are computed in float32."""
+        query, key, value, mask = ctx.saved_tensors
+        tables, scale = ctx.tables, ctx.scale
+        grads = [torch.empty(query.shape, dtype=query.dtype) for _ in range(3)]
+        work = torch.promote_types(query.dtype, torch.float32)
+        grad_mask = torch.zeros(mask.shape, dtype=work) if ctx.needs_input_grad[3] else None
+        for part in chunks(query, tables):
+            shape = query[part].shape
+            q, g = split(query[part], tables.queries, tables), join_backward(grad[part], tables)
+            k, v = (split(x[part], tables.keys, tables) for x in (key, value))
+            q, k, v, g = q.to(work) * scale, k.to(work), v.to(work), g.to(work)
+            scores = q @ k.mT
+            if mask is not None:
+                scores += mask
+            weights = scores.softmax(dim=-1)
+            grads[2][part] = split_backward(weights.mT @ g, shape, tables)
+            scores = torch._softmax_backward_data(g @ v.mT, weights, -1, work)
+            grads[0][part] = join(scores @ k, shape, tables).mul_(scale)
+            grads[1][part] = split_backward(scores.mT @ q, shape, tables)
+            if grad_mask is not None:
+                grad_mask += scores.sum_to_size(mask.shape)
+        return *grads, None if grad_mask is None else grad_mask.to(mask.dtype), None, None
 
 
 def attend(
     query: Tensor, key: Tensor, value: Tensor, window: Window, scale: float, bias: Tensor | None, dropout_p: float
 ) -> Tensor:
     """(B, *size, N, D) x 3 -> (B, *size, N, D)."""
-    size, (heads, width) = query.shape[1:-2], query.shape[-2:]
-    axes, device = len(size), query.device
-    small = True
-    for length, dilation in zip(size, window.dilation):
-        small = small and -(-length // dilation) <= 20
-    cuts = [cut_axis(*args, 64 if small else 7) for args in zip(size, *window)]
-    pad = [0, 0, 0, 0]
-    for cut in reversed(cuts):
-        pad += [0, cut.tiles * cut.tile * cut.groups - cut.length]
-    if max(pad) > 0:
-        query, key, value = (F.pad(x, pad) for x in (query, key, value))
-    for i, cut in enumerate(cuts):
-        if cut.tiles > 1:
-            index = (
-                first_keys(cut, window.kernel_size[i], device)[:, None] + torch.arange(cut.span, device=device)
-            ).flatten()
-            key, value = (x.unflatten(i + 1, (-1, cut.groups)) for x in (key, value))
-            key, value = (x.index_select(i + 1, index).flatten(i + 1, i + 2) for x in (key, value))
-    # (B, t1, T1, G1, t2, T2, G2, ..., N, D) -> (B, N, t1, G1, t2, G2, ..., T1, T2, ..., D)
-    order = (
-        [0, 3 * axes + 1]
-        + [1 + 3 * i + j for i in range(axes) for j in (0, 2)]
-        + [2 + 3 * i for i in range(axes)]
-        + [3 * axes + 2]
-    )
-    units = 1
-    for cut in cuts:
-        units *= cut.tiles * cut.groups
-
-    def tiled(x: Tensor, lengths: list[int]) -> Tensor:
-        shape = [x.shape[0]]
-        for cut, length in zip(cuts, lengths):
-            shape += [cut.tiles, length, cut.groups]
-        x = x.reshape([*shape, heads, width]).permute(order)
-        total = 1
-        for length in lengths:
-            total *= length
-        return x.reshape(x.shape[0], heads * units, total, width)
-
-    q = tiled(query, [cut.tile for cut in cuts])
-    k, v = (tiled(x, [cut.tile if cut.tiles == 1 else cut.span for cut in cuts]) for x in (key, value))
-    tables = [
-        axis_tables(cut, kernel, stride, causal, device)
-        for cut, kernel, stride, causal in zip(cuts, window.kernel_size, window.stride, window.is_causal)
-    ]
-    seen = torch.ones(1, 1, 1, dtype=torch.bool, device=device)
-    for table, _ in tables:
-        seen = seen[:, None, :, None, :, None] & table[None, :, None, :, None, :]
-        seen = seen.flatten(4, 5).flatten(2, 3).flatten(0, 1)
-    mask = torch.zeros((), dtype=query.dtype, device=device).masked_fill(~seen, float('-inf'))[None]
-    if bias is None:
-        mask = mask.expand(heads, -1, -1, -1).flatten(0, 1)[None]
-    else:
-        entries = torch.zeros(1, 1, 1, dtype=torch.long, device=device)
-        for (_, table), kernel in zip(tables, window.kernel_size):
-            entries = entries[:, None, :, None, :, None] * (2 * kernel - 1) + table[None, :, None, :, None, :]
-            entries = entries.flatten(4, 5).flatten(2, 3).flatten(0, 1)
-        mask = (bias.flatten(1).index_select(1, entries.flatten()).view(heads, *entries.shape) + mask).flatten(0, 1)[
-            None
-        ]
-    x = F.scaled_dot_product_attention(q, k, v, mask.to(query.dtype), dropout_p, scale=scale)
-    shape = [x.shape[0], heads]
-    for cut in cuts:
-        shape += [cut.tiles, cut.groups]
-    x = x.view([*shape, *(cut.tile for cut in cuts), width])
-    back = [0] + [p for i in range(axes) for p in (2 + 2 * i, 2 + 2 * axes + i, 3 + 2 * i)] + [1, 2 + 3 * axes]
-    x = x.permute(back).reshape([x.shape[0], *(cut.tiles * cut.tile * cut.groups for cut in cuts), heads, width])
-    for i, length in enumerate(size):
-        x = x.narrow(i + 1, 0, length)
-    return x
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    # a fake or otherwise wrapped query must not leave its tables to real ones, nor take theirs
+    find = cached_tables if type(query) is Tensor and not traced else make_tables
+    tables = find(tuple(query.shape[1:-2]), window, bias is not None, query.dtype, query.device)
+    mask = make_mask(tables, bias, query.dtype)
+    if query.device.type == 'cpu' and dropout_p == 0.0 and not traced:
+        return ChunkedAttention.apply(query, key, value, mask, tables, scale)
+    return attend_units(query, key, value, mask, tables, scale, dropout_p)
 
 
 def why_not(*_: object) -> None:

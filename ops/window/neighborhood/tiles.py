@@ -1,0 +1,145 @@
+"""How a map is cut into units, tiles of queries with the keys they share, and the index tables that say so.
+
+Each axis is split into its dilation groups and each group into tiles of query slots; a tile sees the run of key slots
+that holds the windows of all its queries. A unit is one tile of one group along every axis. All units have the same
+number of queries and of keys: at the end of a short group the last one is repeated, and hidden.
+
+Letters: L positions of one axis, P of the map, G dilation groups, t tiles per group, U units, Q queries and S keys of
+one unit.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache, reduce
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ops.window.neighborhood.geometry import Window, slot_windows
+
+UNIT_QUERIES = 64  # per unit, about: fewer make too small products, more compute too many hidden scores
+
+
+class AxisCut(NamedTuple):
+    """One axis: `groups` groups of at most `slots` slots, in `tiles` tiles of `tile` query slots and `span` key slots.
+
+    The first key slot of tile t is `t * tile + reach`, moved into the map. In a `uniform` axis all units are alike.
+    """
+
+    length: int
+    groups: int
+    slots: int
+    tiles: int
+    tile: int
+    span: int
+    reach: int
+    uniform: bool
+
+
+def cut_axis(length: int, axes: int, kernel_size: int, stride: int, dilation: int, is_causal: bool) -> AxisCut:
+    """Cut one of `axes` axes. A group of at most two tiles is left whole: their keys would be nearly all of it."""
+    slots, shortest = -(-length // dilation), length // dilation
+    target = max(round(UNIT_QUERIES ** (1 / axes)), kernel_size)
+    uniform = slots <= 2 * target and slots == shortest
+    if slots <= 2 * target:
+        return AxisCut(length, dilation, slots, 1, slots, slots, 0, uniform)
+    tile = -(-slots // -(-slots // target))
+    tile = -(-tile // stride) * stride  # the queries of one stride block share their window
+    span = min(slots, tile - stride + kernel_size + slots - shortest)
+    reach = stride - kernel_size if is_causal else stride // 2 - kernel_size // 2
+    return AxisCut(length, dilation, slots, -(-slots // tile), tile, span, reach, uniform)
+
+
+class AxisTables(NamedTuple):
+    """Index tables of one axis, one row for each of its t * G units."""
+
+    queries: Tensor  # positions of the queries, (t * G, tile)
+    keys: Tensor  # positions of the keys, (t * G, span)
+    unit: Tensor  # of each position, (L,)
+    place: Tensor  # of each position among the queries of its unit, (L,)
+    entries: Tensor  # of the bias table, (t * G, tile, span)
+    hidden: Tensor  # whether the query does not see the key, (t * G, tile, span)
+
+
+def axis_tables(cut: AxisCut, kernel_size: int, stride: int, is_causal: bool, device: torch.device) -> AxisTables:
+    """Index tables of one axis."""
+    position = torch.arange(cut.length, device=device)
+    group = torch.arange(cut.groups, device=device)[:, None]
+    size = (cut.length - 1 - group) // cut.groups + 1
+    first = torch.arange(cut.tiles, device=device)[:, None, None] * cut.tile
+    query = torch.minimum(first + torch.arange(cut.tile, device=device), size - 1)  # (t, G, tile)
+    start, end = slot_windows(query, size, kernel_size, stride, is_causal)
+    query, start, end = query[..., None], start[..., None], end[..., None]
+    first = (first + cut.reach).clamp(0, cut.length // cut.groups - kernel_size).clamp(max=cut.slots - cut.span)
+    key = (first + torch.arange(cut.span, device=device))[..., None, :]  # (t, 1, 1, span)
+    return AxisTables(
+        queries=(query[..., 0] * cut.groups + group).flatten(0, 1),
+        keys=(torch.minimum(key[..., 0, :], size - 1) * cut.groups + group).flatten(0, 1),
+        unit=position // cut.groups // cut.tile * cut.groups + position % cut.groups,
+        place=position // cut.groups % cut.tile,
+        entries=(key - query + kernel_size - 1).clamp(0, 2 * kernel_size - 2).flatten(0, 1),
+        hidden=((key < start) | (key >= end)).flatten(0, 1),
+    )
+
+
+def outer(left: Tensor, right: Tensor) -> Tensor:
+    """(a, b, ...), (c, d, ...) -> (a * c, b * d, ...): left + right for every pair, dimension by dimension."""
+    for dim in range(left.dim()):
+        left, right = left.unsqueeze(2 * dim + 1), right.unsqueeze(2 * dim)
+    pairs = left + right
+    for dim in range(pairs.dim() // 2):
+        pairs = pairs.flatten(dim, dim + 1)
+    return pairs
+
+
+def flat_index(tables: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+    """Index into a flattened array of `sizes` from one index table per axis."""
+    return reduce(lambda total, axis: outer(total * axis[1], axis[0]), zip(tables[1:], sizes[1:]), tables[0])
+
+
+class Tables(NamedTuple):
+    """Index tables of one map and window. `entries` and `mask` have one row for all units if these are alike."""
+
+    units: int
+    scores: int  # U * Q * S
+    queries: Tensor | None  # position of each query of each unit, (U * Q,); None for one unit in the map's own order
+    keys: Tensor | None  # position of each key of each unit, (U * S,); None likewise
+    places: Tensor | None  # where the query of each position stands among the U * Q, (P,); None likewise
+    entries: Tensor | None  # with a bias: entry of its flat table, one past the end where hidden, (U or 1, Q, S)
+    mask: Tensor | None  # without: 0, -inf where hidden, (U or 1, Q, S); None where every query sees every key
+
+
+def make_tables(
+    size: tuple[int, ...], window: Window, biased: bool, dtype: torch.dtype, device: torch.device
+) -> Tables:
+    """Tables of a map of `size` positions. Memory: some 8 * S bytes for each position."""
+    cuts = [cut_axis(length, len(size), *axis) for length, axis in zip(size, zip(*window))]
+    steps = zip(cuts, window.kernel_size, window.stride, window.is_causal)
+    queries, keys, unit, place, entries, hidden = zip(*(axis_tables(*axis, device) for axis in steps))
+    if all(cut.uniform for cut in cuts):
+        entries, hidden = tuple(table[:1] for table in entries), tuple(table[:1] for table in hidden)
+    units = [cut.tiles * cut.groups for cut in cuts]
+    tiles = [cut.tile for cut in cuts]
+    scores = prod(units) * prod(tiles) * prod([cut.span for cut in cuts])
+    shade = reduce(outer, hidden)
+    entry = mask = None
+    if biased:
+        bounds = [2 * kernel_size - 1 for kernel_size in window.kernel_size]
+        entry = flat_index(entries, bounds).masked_fill(shade, prod(bounds))
+    elif any(window.is_causal) or any(cut.slots > kernel for cut, kernel in zip(cuts, window.kernel_size)):
+        mask = torch.zeros(shade.shape, dtype=dtype, device=device).masked_fill(shade, float('-inf'))
+    if prod(units) == 1:
+        return Tables(1, scores, None, None, None, entry, mask)
+    places = flat_index(unit, units) * prod(tiles) + flat_index(place, tiles)
+    index = flat_index(queries, size).flatten(), flat_index(keys, size).flatten()
+    return Tables(prod(units), scores, *index, places, entry, mask)
+
+
+@lru_cache(maxsize=64)
+def cached_tables(
+    size: tuple[int, ...], window: Window, biased: bool, dtype: torch.dtype, device: torch.device
+) -> Tables:
+    """`make_tables`, kept for the last 64 different calls."""
+    with torch.inference_mode(False):
+        return make_tables(size, window, biased, dtype, device)
