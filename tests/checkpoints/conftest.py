@@ -17,6 +17,7 @@ class Served:
     etag: str | None = '"1"'
     ranges: bool = True  # answers Range requests
     checks_if_range: bool = True  # sends the whole file when If-Range names another version
+    range_shift: int = 0  # bytes by which it misses the start of a range
     content_type: str = 'application/octet-stream'
     announces_length: bool = True
     headers: dict[str, str] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers['ETag'] = served.etag
         current = not served.checks_if_range or self.headers['If-Range'] in (None, served.etag)
         if request.range and served.ranges and current:
-            start = int(request.range.removeprefix('bytes=').removesuffix('-'))
+            start = int(request.range.removeprefix('bytes=').removesuffix('-')) + served.range_shift
             if start >= len(body):
                 request.status = 416
                 self.send_response(416)

@@ -99,12 +99,33 @@ def test_weak_etag_starts_over(server, tmp_path):
     assert [request.range for request in server.log] == [None, None]
 
 
-@pytest.mark.parametrize('checks_if_range', [True, False])
-def test_file_changed_on_the_server_starts_over(server, tmp_path, checks_if_range):
+@pytest.mark.parametrize(('checks_if_range', 'statuses'), [(True, [200]), (False, [206, 200])])
+def test_file_changed_on_the_server_starts_over(server, tmp_path, checks_if_range, statuses):
     url = leave_part(server, tmp_path, DATA)
     server.put('/w.pth', NEWER, etag='"2"', checks_if_range=checks_if_range)
     assert locate(url, cache_dir=tmp_path).read_bytes() == NEWER
     assert server.log[0].range == 'bytes=200000-'
+    assert [request.status for request in server.log] == statuses
+
+
+def test_kill_while_starting_over_mixes_no_versions(server, tmp_path, monkeypatch):
+    url = leave_part(server, tmp_path, DATA)
+    server.put('/w.pth', NEWER, etag='"2"')
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr('tqdm.tqdm', killed)
+        with pytest.raises(KeyboardInterrupt):
+            locate(url, cache_dir=tmp_path)
+    assert locate(url, cache_dir=tmp_path).read_bytes() == NEWER
+
+
+def test_wrong_range_starts_over(server, tmp_path):
+    url = leave_part(server, tmp_path, DATA, range_shift=-5)
+    assert locate(url, cache_dir=tmp_path).read_bytes() == DATA
+    assert [request.status for request in server.log] == [206, 200]
 
 
 def test_complete_part_is_not_sent_again(server, tmp_path):
