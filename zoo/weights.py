@@ -142,14 +142,11 @@ def accept_backbone_keys(features: nn.Module, backbone_keys: Collection[str]) ->
 
 
 def _source_of(cfg: PretrainedCfg) -> str | checkpoints.Checkpoint | None:
-    if cfg.file:
-        return cfg.file
-    if cfg.hf_hub_id:
-        return f'hf-hub:{cfg.hf_hub_id}'
-    if not cfg.url:
-        return None
     for family in checkpoints.families():
         entry = checkpoints.catalogue(family).get(cfg.architecture or '', {}).get(cfg.tag or '')
-        if entry is not None and entry.url == cfg.url:
+        # An entry of the catalogue knows size and hash; what the user put over it does not.
+        if entry is not None and (str(entry.local_file) == cfg.file if cfg.file else entry.url == cfg.url is not None):
             return entry
-    return str(cfg.url)
+    if cfg.file:
+        return cfg.file
+    return f'hf-hub:{cfg.hf_hub_id}' if cfg.hf_hub_id else str(cfg.url) if cfg.url else None

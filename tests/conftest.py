@@ -1,0 +1,17 @@
+"""What every test starts from: two cores shared out among the workers, the same random numbers each time."""
+
+import os
+
+import pytest
+import torch
+
+torch.set_num_threads(max(1, 2 // int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', '1'))))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption('--all', action='store_true', help='every variant of every family, not only the smallest')
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
