@@ -126,4 +126,5 @@ def mark_query(axes: Axes, entry: AttentionMap, shape: tuple[int, ...]) -> None:
     cell = np.array(shape[:2]) / entry.weights.shape[1:]
     top, left = np.array(entry.query) * cell - 0.5
     for color, width in (('white', 3.2), (INK, 1.6)):
-        axes.add_patch(Rectangle((left, top), cell[1], cell[0], fill=False, edgecolor=color, linewidth=width))
+        frame = Rectangle((left, top), cell[1], cell[0], fill=False, edgecolor=color, linewidth=width, clip_on=False)
+        axes.add_patch(frame)
