@@ -108,15 +108,13 @@ def rules_of(model: 'nn.Module') -> 'Rules':
     return getattr(model, 'key_rules', ())
 
 
-def model_for(name: str, state_dict: 'Mapping[str, Tensor]') -> 'nn.Module':
+def model_for(name: str, state_dict: 'dict[str, Tensor]') -> 'nn.Module':
     """The model on the meta device, with as many classes as the checkpoint has."""
-    import checkpoints
+    from zoo.inference import classes_of
     from zoo.profile import on_meta
 
     model: Any = on_meta(name)
-    classifier = f'{model.pretrained_cfg["classifier"]}.weight'
-    given = checkpoints.remap_keys(state_dict, rules_of(model)).get(classifier)
-    classes = model.num_classes if given is None else len(given)
+    classes = classes_of(model, state_dict)
     return model if classes == model.num_classes else on_meta(name, num_classes=classes)
 
 
