@@ -10,7 +10,8 @@ import torch
 
 from zoo import golden
 from zoo.golden import rule
-from zoo.golden.reference import Arrays, Comparison
+from zoo.golden.models import ends, resolve
+from zoo.golden.reference import Arrays, Comparison, Reference, Unmapped
 
 REFERENCES = golden.find([Path(__file__).parents[1] / 'golden'])
 
@@ -93,3 +94,45 @@ def test_a_comparison_without_tolerance_must_be_exact():
     assert Comparison('keys', 0, 0).agrees
     assert not Comparison('keys', 1, 0).agrees
     assert not Comparison('logits', math.nan, 1).agrees
+
+
+@pytest.mark.parametrize(
+    ('reference', 'ours'),
+    [
+        ('nat_mini', 'nat_mini'),
+        ('nat_mini_176x144', 'nat_mini'),
+        ('nat_mini_pad', 'nat_mini'),
+        ('nat_mini_384', 'nat_mini_384'),
+        ('focalnet_tiny_srf', 'zoo_focalnet_tiny_srf'),
+        ('dense_focalnet_tiny_srf', 'zoo_focalnet_tiny_srf'),
+        ('litv2_s_alpha0.2', 'litv2_s_alpha02'),
+    ],
+)
+def test_names_of_references(reference, ours, monkeypatch):
+    known = ['nat_mini', 'nat_mini_384', 'zoo_focalnet_tiny_srf', 'litv2_s', 'litv2_s_alpha02']
+    monkeypatch.setattr('zoo.list_models', lambda: known)
+    assert resolve(Reference(reference, 'network', {'model': reference}, None))[1] == ours
+
+
+def test_a_name_of_timm_alone_is_not_ours():
+    with pytest.raises(Unmapped, match='resnet18'):
+        resolve(Reference('resnet18', 'network', {'model': 'resnet18'}, None))
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'count', 'chosen'),
+    [
+        ([56, 28, 14, 7], 4, [0, 1, 2, 3]),
+        ([112, 56, 28, 14, 7], 4, [1, 2, 3, 4]),
+        ([14] * 12, 4, [2, 5, 8, 11]),
+        ([14] * 12, 1, [11]),
+    ],
+)
+def test_feature_maps_of_a_reference(sizes, count, chosen):
+    maps = [torch.full((1, 1, size, 1), float(i)) for i, size in enumerate(sizes)]
+    assert [int(feature.flatten()[0]) for feature in ends(maps, count)] == chosen
+
+
+def test_too_few_feature_maps():
+    with pytest.raises(ValueError, match='2 feature maps, the reference has 3'):
+        ends([torch.zeros(1)] * 2, 3)

@@ -2,7 +2,7 @@
 
 A reference is a json file and an npz file: names, shapes and numbers, no code. Both sides fill the weights by the same
 rule (`rule.py`) from the authors' own keys, so agreement checks keys, shapes, layer order and arithmetic at once.
-`docs/golden.md` describes the files; `ADAPTERS` and `OPERATORS` say what of ours answers to which reference.
+`tests/golden/README.md` describes the files; `ADAPTERS` and `OPERATORS` say what of ours answers to which reference.
 """
 
 from zoo.golden.models import ADAPTERS, Adapter

@@ -11,7 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import timm
 import torch
@@ -158,7 +158,9 @@ def feature_noises(config: dict[str, Any]) -> list[float] | None:
 
 def ends(maps: list[Tensor], count: int) -> list[Tensor]:
     """The `count` maps of the reference: the last ones, or evenly spaced ones if all our blocks are of one shape."""
-    if count and len({feature.shape for feature in maps}) == 1:
+    if len(maps) < count:
+        raise ValueError(f'ours gives {len(maps)} feature maps, the reference has {count}')
+    if len({feature.shape for feature in maps}) == 1:
         return [maps[(i + 1) * len(maps) // count - 1] for i in range(count)]
     return maps[len(maps) - count :]
 
@@ -210,17 +212,18 @@ def classes(reference: Reference) -> int:
 
 def place(key: str, model: nn.Module) -> str | None:
     """One of the authors' keys -> ours, None where a rule drops it."""
-    return next(iter(checkpoints.remap_keys({key: torch.empty(0)}, cast(checkpoints.Rules, model.key_rules))), None)
+    return next(iter(checkpoints.remap_keys({key: torch.empty(0)}, getattr(model, 'key_rules', ()))), None)
 
 
 def authors_state_dict(reference: Reference, options: dict[str, Any]) -> dict[str, Tensor]:
     """The authors' state dict under the rule; buffers that keep their value have the one that our model gives them."""
     config, keys = reference.config, reference.config['keys']
     kept = {key: torch.zeros(keys[key], dtype=torch.int64) for key in keys if reference.kept(key)}
-    if any(not key.endswith('num_batches_tracked') for key in kept):
-        model = create(reference, **options)
-        ours = model.state_dict()
-        kept.update({key: ours[to] for key in kept if (to := place(key, model)) in ours})
+    plan = create(reference, device='meta', **options)
+    constructed = {key: to for key in kept if (to := place(key, plan)) and not key.endswith('num_batches_tracked')}
+    if constructed:
+        ours = create(reference, **options).state_dict()
+        kept.update({key: ours[to] for key, to in constructed.items() if to in ours})
     return rule.state_dict(keys, kept, config['scale'], config.get('post_fill', ()))
 
 

@@ -40,7 +40,7 @@ class ModuleOperator:
         count = sum(parameter.numel() for parameter in module.parameters())
         comparisons = [Comparison('parameters', abs(count - config.get('params', count)), 0, f'ours has {count:,}')]
         coverage = self.load(module, reference)
-        comparisons.append(Comparison('keys', 0 if coverage.complete else 1, 0, coverage.report(4)))
+        comparisons.append(Comparison('keys', 0 if coverage.complete else 1, 0, ' '.join(coverage.report(4).split())))
         if not coverage.complete:
             return comparisons, count
         module.to(device).train(config.get('mode') == 'train')

@@ -163,15 +163,15 @@ def find(folders: Iterable[str | Path]) -> list[Reference]:
     Raises:
         ValueError: no such folder, nothing in it, a damaged file, or a json file that is no reference.
     """
-    found: dict[str, Reference] = {}
+    found: list[Reference] = []
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise ValueError(f'no such folder: {folder}')
         below = list(_below(folder.resolve()))
         if not below:
-            raise ValueError(f'no references (json with npz) below {folder}')
-        found.update({reference.name: reference for reference in below})
-    return list(found.values())
+            raise ValueError(f'no reference (a json and an npz file) below {folder}')
+        found += below
+    return found
 
 
 def _below(folder: Path) -> Iterator[Reference]:

@@ -70,7 +70,7 @@ def run(reference: Reference, device: str | torch.device = 'cpu') -> Iterator[Ro
 
 def verdict(reference: Reference, kind: str, comparisons: list[Comparison], parameters: int, seconds: float) -> Row:
     """The row of comparisons that could be made."""
-    worst = max(comparisons, key=lambda comparison: comparison.ratio)
+    worst = max(comparisons, key=lambda comparison: (comparison.ratio, comparison.tolerance))
     wrong = [comparison for comparison in comparisons if not comparison.agrees]
     note = '; '.join(c.note or f'{c.what} differs by {c.error:.2g}, allowed {c.tolerance:.2g}' for c in wrong)
     status = DISAGREES if wrong else AGREES
