@@ -5,9 +5,12 @@ device's queue drained. A ratio is taken round by round, then summarised.
 """
 
 import os
+import platform
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median, quantiles
 
 import torch
@@ -103,6 +106,15 @@ def peak_of(changes: Sequence[int]) -> int:
         held += change
         peak = max(peak, held)
     return peak
+
+
+def device_name(device: torch.device) -> str:
+    """What the maker calls the device, as far as the system tells."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    info = Path('/proc/cpuinfo')
+    names = re.findall(r'^model name\s*: (.+)$', info.read_text(), re.MULTILINE) if info.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def drain(device: torch.device) -> None:
