@@ -21,7 +21,7 @@ SMALL = dict(depths=(3, 4, 18, 5), embed_dim=96, num_heads=(3, 6, 12, 24), mlp_r
 BASE = dict(depths=(3, 4, 18, 5), embed_dim=128, num_heads=(4, 8, 16, 32), mlp_ratio=2, drop_path_rate=0.5)
 LARGE = dict(depths=(3, 4, 18, 5), embed_dim=192, num_heads=(6, 12, 24, 48), mlp_ratio=2, drop_path_rate=0.35)
 # Ours, for images of about 32 pixels: maps of 16, 8 and 4 positions a side.
-PICO = dict(depths=(1, 4, 2), embed_dim=64, num_heads=(1, 2, 4), mlp_ratio=2, stem_strides=(2, 1))
+PICO = dict(depths=(1, 3, 1), embed_dim=64, num_heads=(1, 2, 4), mlp_ratio=2, stem_strides=(2, 1))
 
 # Dilation of every second block of a stage, chosen so that kernel * dilation just fits the map.
 AT_224, AT_384 = (8, 4, 2, 1), (13, 6, 3, 1)
