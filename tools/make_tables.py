@@ -1,0 +1,194 @@
+"""Writes the generated tables: `zoo/costs.csv`, and in Markdown what stands between `<!-- table:NAME -->` markers.
+
+The tables come from the registry, the catalogue, `checkpoints/results.csv` and the docstrings of the operators.
+"""
+
+import argparse
+import csv
+import importlib
+import inspect
+import io
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tools import _console
+
+ROOT = Path(__file__).parents[1]
+PAGES = ('README.md', 'checkpoints/README.md', 'ops/README.md', 'docs/**/*.md')
+MARKED = re.compile(r'(<!-- table:(\w+) -->\n).*?(<!-- /table:\2 -->)', re.DOTALL)
+OPENING = re.compile(r'<!-- table:(\w+) -->')
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of the tool."""
+    parser = argparse.ArgumentParser(prog='make_tables.py', description='Write the generated tables of the documents.')
+    parser.add_argument('--check', action='store_true', help='write nothing; exit 1 when a file is not current')
+    return parser
+
+
+def make_tables(args: argparse.Namespace) -> int:
+    """Brings every file up to date, or says which are not."""
+    from checkpoints.files import replacing
+
+    stale = False
+    for path, text in generated():
+        if path.exists() and path.read_text(encoding='utf-8') == text:
+            continue
+        stale = True
+        print(f'{path.relative_to(ROOT)} {"is not current" if args.check else "written"}')
+        if not args.check:
+            with replacing(path) as temporary:
+                temporary.write_text(text, encoding='utf-8')
+    if stale and args.check:
+        print('run tools/make_tables.py', file=sys.stderr)
+        return _console.FAILED
+    return 0
+
+
+def generated() -> Iterator[tuple[Path, str]]:
+    """Every file with generated parts and what it should hold; the counts first, the pages show them."""
+    from zoo.profile import RECORD
+
+    yield RECORD, costs()
+    for page in sorted({path for pattern in PAGES for path in ROOT.glob(pattern)}):
+        yield page, filled(page.read_text(encoding='utf-8'), str(page.relative_to(ROOT)))
+
+
+def filled(text: str, where: str) -> str:
+    """The text with current tables between its markers.
+
+    Raises:
+        ValueError: a marker names no table or is not closed.
+    """
+    for name in OPENING.findall(text):
+        if name not in TABLES:
+            raise ValueError(f'{where}: there is no table {name!r}; there are {", ".join(TABLES)}')
+        if f'<!-- /table:{name} -->' not in text:
+            raise ValueError(f'{where}: <!-- table:{name} --> is not closed by <!-- /table:{name} -->')
+    return MARKED.sub(lambda match: f'{match[1]}{TABLES[match[2]]()}{match[3]}', text)
+
+
+def costs() -> str:
+    """Parameters and multiply-adds of every model at its default input size, counted anew."""
+    import zoo
+    from zoo.profile import profile
+
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow(('model', 'input_size', 'parameters', 'macs'))
+    for name in zoo.list_models():
+        cost = profile(name)
+        writer.writerow((name, 'x'.join(map(str, cost.input_size)), cost.parameters, cost.macs))
+    return file.getvalue()
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> str:
+    """A Markdown table; the columns whose positions are in `right` are aligned to the right, None is empty."""
+    rules = ['---:' if index in right else '---' for index in range(len(columns))]
+    lines = [columns, rules, *([shown(cell) for cell in row] for row in rows)]
+    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+
+
+def shown(cell: object) -> str:
+    """What a cell shows."""
+    return '' if cell is None else str(cell).replace('|', r'\|')
+
+
+def models_table() -> str:
+    """Every model with its cost, its first weights and their quoted accuracy."""
+    from tools.list import rows
+
+    columns = ('model', 'params M', 'MACs G', 'input', 'weights', 'top-1 % (quoted)', 'licence')
+    lines = []
+    for row in rows():
+        first = row.weights[0] if row.weights else None
+        size = 'x'.join(map(str, row.input_size[1:]))
+        weights = ', '.join(f'`{entry.tag}`' for entry in row.weights) or None
+        quoted = (first.paper_top1, first.license) if first else (None, None)
+        cost = _console.millions(row.parameters), _console.billions(row.macs)
+        lines.append((f'`{row.model}`', *cost, size, weights, *quoted))
+    return markdown(columns, lines, right=(1, 2, 5))
+
+
+def checkpoints_table() -> str:
+    """Every weight file of the catalogue."""
+    import checkpoints
+
+    columns = ('weights', 'where', 'classes', 'input', 'top-1 % (quoted)', 'licence', 'code', 'sha256')
+    lines = []
+    for family in checkpoints.families():
+        for tags in checkpoints.catalogue(family).values():
+            for entry in tags.values():
+                size = 'x'.join(map(str, entry.input_size[1:]))
+                code = entry.code.partition('@')[0]
+                digest = entry.sha256 and f'`{entry.sha256[:16]}`'
+                facts = entry.num_classes, size, entry.paper_top1, entry.license, code, digest
+                lines.append((f'`{entry.name}`', where(entry), *facts))
+    return markdown(columns, lines, right=(2, 4))
+
+
+def where(entry: Any) -> str:
+    """Where a weight file is, as a link."""
+    if entry.file:
+        return f'[in this project]({entry.file})'
+    if entry.url:
+        return f'[authors]({entry.url})'
+    return f'[hub](https://huggingface.co/{entry.hf_hub_id.partition("@")[0]})'
+
+
+def results_table() -> str:
+    """What was measured here: the columns of `checkpoints/results.csv` that fit a page."""
+    columns = ('model', 'dataset', 'split', 'metric', 'value', 'resolution', 'weights', 'date', 'device')
+    with (ROOT / 'checkpoints' / 'results.csv').open(newline='', encoding='utf-8') as file:
+        lines = [[row[column] for column in columns] for row in csv.DictReader(file)]
+    return markdown(columns, lines, right=(4, 5))
+
+
+def ops_table() -> str:
+    """Every public operator, from its signature and docstring."""
+    import ops
+
+    columns = ('op', 'layout', 'cost', 'parameters', 'backends', 'paper')
+    return markdown(columns, (op_row(name, place) for name, place in ops.PLACES.items()))
+
+
+def op_row(name: str, place: str) -> tuple[object, ...]:
+    """One operator."""
+    module = importlib.import_module(place)
+    op = getattr(module, name)
+    doc = inspect.getdoc(op) or ''
+    layout = re.match(r'\([^)]*\)[^(]* -> \([^)]*\)', doc)
+    cost = re.search(r'\b(?:Work|Memory)\b[^.]*(?:\.\d[^.]*)*\.', doc)
+    backends = ', '.join(f'`{backend.name}`' for backend in getattr(module, 'BACKENDS', ()))
+    links = [f'[{number}](https://arxiv.org/abs/{number})' for number in papers(module)]
+    file = Path(inspect.getfile(module)).parent if hasattr(module, '__path__') else Path(inspect.getfile(module))
+    linked = f'[`{name}`]({file.relative_to(ROOT / "ops").as_posix()})'
+    parameters = ', '.join(f'`{parameter}`' for parameter in inspect.signature(op).parameters)
+    return linked, layout and layout[0], cost and cost[0], parameters, backends or None, ', '.join(links)
+
+
+def papers(module: Any) -> list[str]:
+    """The arXiv numbers that the files of an operator name, in order of their first appearance by file name."""
+    files = sorted(Path(module.__path__[0]).glob('*.py')) if hasattr(module, '__path__') else [Path(module.__file__)]
+    found = (re.findall(r'arxiv\.org/abs/(\d+\.\d+)', file.read_text(encoding='utf-8')) for file in files)
+    return sorted({number for numbers in found for number in numbers})
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    'models': models_table,
+    'checkpoints': checkpoints_table,
+    'results': results_table,
+    'ops': ops_table,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the tool and returns its exit status."""
+    return _console.run(build_parser(), make_tables, argv)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
