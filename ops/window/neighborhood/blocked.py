@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ops.window.neighborhood.geometry import Window
 from ops.window.neighborhood.tiles import Tables, cached_tables, make_tables
 
-CHUNK_SCORES = 1 << 19  # scores of one chunk of the batch: 2 MB in float32
+CHUNK_SCORES = 1 << 18  # scores of one chunk of the batch: 1 MB in float32
 
 
 def make_mask(tables: Tables, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -146,9 +146,10 @@ def attend(
     find = cached_tables if type(query) is Tensor and not traced else make_tables
     tables = find(tuple(query.shape[1:-2]), window, bias is not None, query.dtype, query.device)
     mask = make_mask(tables, bias, query.dtype)
-    if query.device.type == 'cpu' and dropout_p == 0.0 and not traced:
-        return ChunkedAttention.apply(query, key, value, mask, tables, scale)
-    return attend_units(query, key, value, mask, tables, scale, dropout_p)
+    fused = tables.queries is None and (mask is None or not mask.requires_grad) and query.dtype.itemsize > 2
+    if fused or traced or dropout_p > 0.0 or query.device.type != 'cpu':
+        return attend_units(query, key, value, mask, tables, scale, dropout_p)
+    return ChunkedAttention.apply(query, key, value, mask, tables, scale)
 
 
 def why_not(*_: object) -> None:

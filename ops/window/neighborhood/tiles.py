@@ -38,17 +38,16 @@ class AxisCut(NamedTuple):
 
 
 def cut_axis(length: int, axes: int, kernel_size: int, stride: int, dilation: int, is_causal: bool) -> AxisCut:
-    """Cut one of `axes` axes. A group of at most two tiles is left whole: their keys would be nearly all of it."""
+    """Cut one of `axes` axes. A short group is left whole: the keys of a tile would be nearly all of it."""
     slots, shortest = -(-length // dilation), length // dilation
-    target = max(round(UNIT_QUERIES ** (1 / axes)), kernel_size)
-    uniform = slots <= 2 * target and slots == shortest
-    if slots <= 2 * target:
-        return AxisCut(length, dilation, slots, 1, slots, slots, 0, uniform)
+    target = round(UNIT_QUERIES ** (1 / axes))
+    if slots <= target + max(target, kernel_size):
+        return AxisCut(length, dilation, slots, 1, slots, slots, 0, slots == shortest)
     tile = -(-slots // -(-slots // target))
     tile = -(-tile // stride) * stride  # the queries of one stride block share their window
     span = min(slots, tile - stride + kernel_size + slots - shortest)
     reach = stride - kernel_size if is_causal else stride // 2 - kernel_size // 2
-    return AxisCut(length, dilation, slots, -(-slots // tile), tile, span, reach, uniform)
+    return AxisCut(length, dilation, slots, -(-slots // tile), tile, span, reach, False)
 
 
 class AxisTables(NamedTuple):
