@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops.window.neighborhood.functional import attend, make_window
+
 
 def relative_positions(length: int, device: torch.device) -> Tensor:
     """Entry of the bias table of each query and key along one axis: (length, length), key - query + length - 1."""
@@ -25,6 +27,21 @@ def resize_table(table: Tensor, size: list[int]) -> Tensor:
         return table
     resized = F.interpolate(table[None].float(), size=target, mode='bicubic', align_corners=False)
     return resized[0].to(table.dtype)
+
+
+def dense_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, scale: float, dropout_p: float) -> Tensor:
+    """(B, H, W, N, D) x 3 -> (B, H, W, N, D). Scriptable."""
+    rows, columns = relative_positions(q.shape[1], q.device), relative_positions(q.shape[2], q.device)
+    bias = table[:, rows[:, None, :, None], columns[None, :, None, :]].flatten(3, 4).flatten(1, 2)
+    x = F.scaled_dot_product_attention(
+        q.flatten(1, 2).transpose(1, 2),
+        k.flatten(1, 2).transpose(1, 2),
+        v.flatten(1, 2).transpose(1, 2),
+        attn_mask=bias[None],
+        dropout_p=dropout_p,
+        scale=scale,
+    )
+    return x.transpose(1, 2).reshape(q.shape)
 
 
 class RelativePositionAttention(nn.Module):
@@ -76,14 +93,17 @@ class RelativePositionAttention(nn.Module):
         self.rpb = nn.Parameter(table.clone(), requires_grad=self.rpb.requires_grad)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[1], x.shape[2]
-        q, k, v = self.qkv(x).flatten(1, 2).unflatten(-1, [3, self.num_heads, -1]).transpose(1, 3).unbind(2)
-        rows, columns = relative_positions(height, x.device), relative_positions(width, x.device)
-        table = resize_table(self.rpb, [height, width]).to(q.dtype)
-        bias = table[:, rows[:, None, :, None], columns[None, :, None, :]].flatten(3, 4).flatten(1, 2)
+        """(B, H, W, C) -> (B, H, W, C)."""
+        size = list(x.shape[1:-1])
+        q, k, v = self.qkv(x).unflatten(-1, [3, self.num_heads, -1]).unbind(-3)
+        table = resize_table(self.rpb, size).to(q.dtype)
         dropout_p = self.attn_drop if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], dropout_p=dropout_p, scale=self.scale)
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2).unflatten(1, [height, width])))
+        if torch.jit.is_scripting():
+            x = dense_attention(q, k, v, table, self.scale, dropout_p)
+        else:
+            # a neighborhood as large as the map is the map
+            x = attend(q, k, v, make_window(2, size), self.scale, table, dropout_p, None)
+        return self.proj_drop(self.proj(x.flatten(-2)))
 
     def extra_repr(self) -> str:
         height, width = (self.rpb.shape[1] + 1) // 2, (self.rpb.shape[2] + 1) // 2
