@@ -16,6 +16,7 @@ from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from ops.window.neighborhood import NeighborhoodAttention2D
+from ops.window.relative_attention import resize_table
 
 register_notrace_module(NeighborhoodAttention2D)
 
@@ -86,7 +87,7 @@ def resize_bias_table(table: Tensor, shape: torch.Size) -> Tensor:
     """(N, 2h - 1, 2w - 1) -> `shape` (N, 2H - 1, 2W - 1): a relative position bias for another window, bicubically."""
     if table.ndim != 3 or len(shape) != 3 or table.shape[0] != shape[0]:
         raise ValueError(f'a bias table of shape {tuple(table.shape)} cannot be resized to {tuple(shape)}')
-    return F.interpolate(table[None].float(), size=tuple(shape[1:]), mode='bicubic')[0].to(table.dtype)
+    return resize_table(table, [(side + 1) // 2 for side in shape[1:]])
 
 
 def repeat_to_depth(pattern: int | Sequence[int], depth: int) -> tuple[int, ...]:

@@ -42,10 +42,12 @@ def register_family(
         ValueError: a name is taken by timm, or the catalogue holds a model that is not in `variants`.
     """
     module, family = sys.modules[module_name], module_name.rsplit('.', 1)[-1]
-    cls.key_rules, cls.value_rules = key_rules, value_rules
     catalogue = checkpoints.catalogue(family) if family in checkpoints.families() else {}
+    if taken := [name for name in variants if is_model(name)]:
+        raise ValueError(f'the model names {taken} of {module_name} are taken: choose others')
     if strangers := set(catalogue) - set(variants):
         raise ValueError(f'checkpoints/{family}.toml names models that {module_name} does not define: {strangers}')
+    cls.key_rules, cls.value_rules = key_rules, value_rules
     cfgs: dict[str, dict[str, Any] | PretrainedCfg] = {}
     for name, arguments in variants.items():
         entries = catalogue.get(name, {})
@@ -54,10 +56,7 @@ def register_family(
             cfgs[f'{name}.untrained'] = pretrained_cfg(cls, arguments, None)
     module.default_cfgs = generate_default_cfgs(cfgs)  # type: ignore[attr-defined]
     for name, arguments in variants.items():
-        if is_model(name):
-            raise ValueError(f'the model name {name!r} of {module_name} is taken: choose another')
-        entry = _entry_point(name, module_name, cls, arguments, out_indices)
-        setattr(module, name, register_model(entry))
+        setattr(module, name, register_model(_entry_point(name, module_name, cls, arguments, out_indices)))
         _registered[name] = family
 
 

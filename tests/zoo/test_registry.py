@@ -1,0 +1,65 @@
+"""The registry: names, default configurations, and that importing the zoo stays light."""
+
+import subprocess
+import sys
+
+import pytest
+import timm
+from timm.models import get_pretrained_cfg
+
+import checkpoints
+import zoo
+from zoo.families.nat import KEY_RULES, NAT, VARIANTS
+from zoo.registry import register_family
+
+
+def test_every_variant_of_the_papers_is_a_model_of_timm():
+    sizes = {
+        'nat': ('mini', 'tiny', 'small', 'base', 'pico'),
+        'dinat': ('mini', 'tiny', 'small', 'base', 'large', 'large_384', 'large_384_11x11', 'large_21k', 'pico'),
+        'dinat_s': ('tiny', 'small', 'base', 'large', 'large_384', 'large_21k'),
+        'nat_isotropic': ('small', 'base'),
+        'dinat_isotropic': ('small', 'base'),
+        'vitrpb': ('small', 'base'),
+    }
+    expected = {f'{family}_{size}' for family, names in sizes.items() for size in names}
+    assert expected <= set(zoo.list_models())
+    assert all(timm.is_model(name) for name in zoo.list_models())
+
+
+def test_list_models_takes_a_pattern():
+    assert zoo.list_models('vitrpb_*') == ['vitrpb_small', 'vitrpb_base']
+
+
+@pytest.mark.parametrize('family', checkpoints.families())
+def test_catalogue_entries_are_pretrained_configurations(family):
+    for model, entries in checkpoints.catalogue(family).items():
+        assert zoo.family_of(model) == family
+        for tag, entry in entries.items():
+            cfg = get_pretrained_cfg(f'{model}.{tag}')
+            assert (cfg.input_size, cfg.num_classes, cfg.crop_pct) == (
+                entry.input_size,
+                entry.num_classes,
+                entry.crop_pct,
+            )
+            assert cfg.has_weights
+        assert timm.is_model_pretrained(model)
+
+
+def test_a_taken_name_is_refused():
+    for name in ('resnet18', 'nat_mini'):
+        with pytest.raises(ValueError, match=name):
+            register_family('zoo.families.nat_isotropic', NAT, {name: VARIANTS['nat_mini']}, KEY_RULES)
+
+
+def test_a_catalogue_with_strangers_is_refused():
+    with pytest.raises(ValueError, match='nat_mini'):
+        register_family('zoo.families.nat', NAT, {'nat_other': VARIANTS['nat_mini']}, KEY_RULES)
+
+
+def test_importing_the_zoo_stays_light():
+    heavy = "{'mmengine', 'mmcv', 'matplotlib', 'rich', 'tensorboard', 'sklearn', 'skimage', 'onnx', 'natten'}"
+    code = (
+        f'import sys, timm; before = set(sys.modules); import zoo; print(sorted((set(sys.modules) - before) & {heavy}))'
+    )
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == '[]\n'
