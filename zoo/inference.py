@@ -6,6 +6,7 @@ Letters: C channels, H W height and width in pixels.
 from __future__ import annotations
 
 import glob
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 import timm
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from safetensors import safe_open
 from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_model_data_config
 from torch import Tensor
 
@@ -93,6 +95,9 @@ class Classifier:
 def load_classifier(name: str, weights: str = 'pretrained') -> Any:
     """A model with weights, in evaluation mode; it has as many classes as the weights have.
 
+    Its `pretrained_cfg` (names of the classes, size and normalisation of the images) is that of the catalogue; weights
+    from elsewhere may bring their own, see `described`, and have no class names otherwise.
+
     Args:
         name: of timm's registry, ours included.
         weights: 'pretrained' for those of the catalogue, else what `checkpoints.locate` finds: a file, a url, a hub id.
@@ -112,7 +117,20 @@ def load_classifier(name: str, weights: str = 'pretrained') -> Any:
     if classes != model.num_classes:
         model.reset_classifier(classes)
     load_state_dict(model, state_dict, origin=str(path))
+    model.pretrained_cfg = {**model.pretrained_cfg, 'label_names': None, **described(path)}
     return model.eval()
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What a weight file says of its data: entries of timm's configuration such as `label_names`, `mean`, `input_size`.
+
+    They are read from the header of a .safetensors file, as JSON under `pretrained_cfg`.
+    """
+    if path.suffix != '.safetensors':
+        return {}
+    with safe_open(path, framework='pt') as file:
+        entries = json.loads((file.metadata() or {}).get('pretrained_cfg', '{}'))
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
 
 
 def classes_of(model: Any, state_dict: dict[str, Tensor]) -> int:
@@ -135,7 +153,7 @@ def resize_input(model: Any, img_size: int) -> None:
 
 
 def class_labels(model: Any) -> list[str]:
-    """Names of the classes of a model, from its weights' description, from ImageNet's lists, else their numbers."""
+    """Names of the classes of a model: from its `pretrained_cfg`, from the lists of ImageNet, else their numbers."""
     named = model.pretrained_cfg.get('label_names') or ()
     if len(named) == model.num_classes:
         return list(named)

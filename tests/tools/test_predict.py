@@ -191,6 +191,16 @@ def test_labels_of_imagenet_and_of_numbers():
     assert inference.class_labels(timm.create_model('resnet10t', num_classes=7)) == list('0123456')
 
 
+@pytest.mark.parametrize('metadata', [{}, {'pretrained_cfg': json.dumps({'label_names': LABELS, 'mean': [0.1] * 3})}])
+def test_weights_bring_their_own_description(tmp_path, metadata):
+    model = timm.create_model('dinat_pico', num_classes=3)
+    checkpoints.save_safetensors(model.state_dict(), tmp_path / 'own.safetensors', metadata)
+    loaded = inference.load_classifier('dinat_pico', str(tmp_path / 'own.safetensors'))
+    assert inference.class_labels(loaded) == (list(LABELS) if metadata else ['0', '1', '2'])
+    normalise = inference.Classifier(loaded).transform.transforms[-1]
+    assert normalise.mean.tolist() == pytest.approx((0.1,) * 3 if metadata else model.pretrained_cfg['mean'])
+
+
 def test_view_shows_what_the_model_sees(folder):
     classifier = inference.Classifier(timm.create_model('dinat_pico', num_classes=3), LABELS, 32)
     prediction = classifier(inference.read_image(folder / 'photos' / 'a.png'))
