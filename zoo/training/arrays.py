@@ -71,6 +71,7 @@ class NpzDataset(ImageArrays):
             images, labels = read_split(arrays, split, path, limit)
             names = arrays['class_names'].tolist() if 'class_names' in arrays else None
         super().__init__(images, labels, names or [str(label) for label in range(int(labels.max()) + 1)])
+        self.name, self.split = path.stem, split
 
 
 def read_split(arrays: Mapping, split: str, path: Path, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -123,6 +124,7 @@ class DigitsDataset(ImageArrays):
         digits = load_digits()
         tested = np.arange(len(digits.target)) % 5 == 0
         chosen = tested if split == 'test' else ~tested
+        self.name, self.split = 'digits', split
         grey = [Image.fromarray(np.uint8(image * 255 / 16)) for image in digits.images[chosen]]
         images = np.stack([np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)) for image in grey])
         super().__init__(np.repeat(images[..., None], 3, axis=-1), digits.target[chosen], list('0123456789'))

@@ -54,6 +54,7 @@ class FolderDataset(TransformedImages):
         except FileNotFoundError as error:  # torchvision's word for a class without images
             raise ValueError(f'{path}: {error}') from error
         super().__init__(images, transform)
+        self.name, self.split = Path(data_root).name, folder
 
 
 @DATASETS.register_module()
@@ -68,6 +69,7 @@ class TorchvisionDataset(TransformedImages):
         except RuntimeError as error:  # the files are not there
             raise FileNotFoundError(f'{name} in {data_root}: {error}') from error
         super().__init__(images, transform)
+        self.name, self.split = name, str(kwargs.get('split', 'train' if kwargs.get('train', True) else 'test'))
 
 
 @DATA_SAMPLERS.register_module()

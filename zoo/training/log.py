@@ -14,6 +14,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
 
 from checkpoints.files import replacing
+from zoo.visualize import draw_curve, save_figure
 
 LOG_NAME, CURVE_NAME = 'log.jsonl', 'curve.png'
 
@@ -81,7 +82,9 @@ class RunLog(Hook):
 
     def after_train(self, runner: Any) -> None:
         if is_main_process():
-            draw_curve(self.path, self.path.with_name(CURVE_NAME))
+            log = read_log(self.path)
+            if log:
+                save_figure(draw_curve(log), self.path.with_name(CURVE_NAME))
 
     def write(self) -> None:
         """Appends the line of the epoch to the log and prints it."""
@@ -119,23 +122,3 @@ def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
     path = Path(path)
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith('\n')]
-
-
-def draw_curve(log: str | os.PathLike, picture: str | os.PathLike) -> None:
-    """Draws training loss and validation accuracy (percent) over epochs from a `log.jsonl`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    lines = read_log(log)
-    figure = Figure(figsize=(7, 4), layout='constrained')
-    FigureCanvasAgg(figure)
-    losses = figure.subplots()
-    losses.plot([line['epoch'] for line in lines], [line['loss'] for line in lines], color='tab:gray')
-    losses.set(xlabel='epoch', ylabel='training loss')
-    validated = [line for line in lines if 'top1' in line]
-    if validated:
-        accuracies, scores = losses.twinx(), [line['top1'] for line in validated]
-        accuracies.plot([line['epoch'] for line in validated], scores, color='tab:blue', marker='.')
-        accuracies.set(ylabel='top-1 accuracy, %', title=f'best {max(scores):.2f} %, last {scores[-1]:.2f} %')
-    with replacing(Path(picture)) as temporary:
-        figure.savefig(temporary, format='png', dpi=120)
