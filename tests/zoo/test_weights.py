@@ -152,8 +152,8 @@ def test_another_family_is_refused(file):
 
 
 def test_no_weights_known_says_what_to_do():
+    cfg = {'architecture': 'nat_pico', 'first_conv': 'stem.conv.0', 'classifier': 'head.fc'}
     with pytest.raises(CheckpointError, match='pretrained_cfg_overlay'):
-        cfg = {'architecture': 'nat_pico', 'first_conv': 'stem.conv.0', 'classifier': 'head.fc'}
         timm.create_model('nat_pico', pretrained=True, pretrained_cfg=cfg)
 
 
