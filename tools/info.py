@@ -1,6 +1,7 @@
 """Describes one model: `attnzoo info dinat_tiny --weights dinat_tiny_in1k_224.pth`."""
 
 import argparse
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -66,6 +67,14 @@ def catalogue_of(name: str) -> Mapping[str, 'Checkpoint']:
     return checkpoints.catalogue(family).get(model, {}) if family in checkpoints.families() else {}
 
 
+def measured(name: str) -> list[dict[str, str]]:
+    """The rows of `checkpoints/results.csv` for a model, with any of its weights."""
+    from checkpoints.entries import FOLDER
+
+    with (FOLDER / 'results.csv').open(newline='', encoding='utf-8') as file:
+        return [row for row in csv.DictReader(file) if row['model'].partition('.')[0] == name.partition('.')[0]]
+
+
 def architecture(model: 'nn.Module') -> dict[str, Any]:
     """What a model says of itself."""
     return {
@@ -80,6 +89,7 @@ def print_json(name: str, model: 'nn.Module', counted: 'Profile', covered: 'Cove
     """All of it as one JSON object."""
     found: dict[str, Any] = {'model': name, **architecture(model), **asdict(counted)}
     found['weights'] = {tag: asdict(entry) for tag, entry in catalogue_of(name).items()}
+    found['measured'] = measured(name)
     if covered is not None:
         found['coverage'] = {'complete': covered.complete, **asdict(covered)}
     print(json.dumps(found, indent=2))
@@ -99,6 +109,9 @@ def print_text(name: str, model: 'nn.Module', counted: 'Profile', covered: 'Cove
         print_entry(entry)
     if not entries:
         print('no weights in the catalogue')
+    for row in measured(name):
+        at = f'{row["resolution"]} pixels, {row["weights"]}, {row["date"]}, {row["device"]}'
+        print(f'  measured here   {row["dataset"]} {row["split"]} {row["metric"]} {row["value"]} ({at})')
     if covered is not None:
         print(f'\n{covered.report(limit=50)}')
 

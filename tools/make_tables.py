@@ -24,7 +24,9 @@ OPENING = re.compile(r'<!-- table:(\w+) -->')
 
 def build_parser() -> argparse.ArgumentParser:
     """The arguments of the tool."""
-    parser = argparse.ArgumentParser(prog='make_tables.py', description='Write the generated tables of the documents.')
+    parser = argparse.ArgumentParser(
+        prog='python tools/make_tables.py', description='Write the generated tables of the documents.'
+    )
     parser.add_argument('--check', action='store_true', help='write nothing; exit 1 when a file is not current')
     return parser
 

@@ -30,6 +30,22 @@ def test_text_names_blocks_and_source(capsys):
     assert 'SHI-Labs/Neighborhood-Attention-Transformer@' in shown
 
 
+def test_measured_results_are_shown(capsys, monkeypatch):
+    columns = ('dataset', 'split', 'metric', 'value', 'resolution', 'weights', 'date', 'device')
+    row = {column: f'its {column}' for column in columns}
+    monkeypatch.setattr(info, 'measured', lambda name: [{'model': name, **row}])
+    assert info.main(['nat_pico']) == 0
+    assert (
+        'measured here   its dataset its split its metric its value (its resolution pixels' in capsys.readouterr().out
+    )
+    assert described(capsys, 'nat_pico')['measured'] == [{'model': 'nat_pico', **row}]
+
+
+def test_results_are_those_of_the_model():
+    assert all(row['model'].startswith('nat_pico') for row in info.measured('nat_pico.any'))
+    assert not info.measured('nat')
+
+
 def test_models_of_timm_at_another_size(capsys):
     small, large = described(capsys, 'resnet18'), described(capsys, 'resnet18', '--img-size', '448')
     assert large['input_size'] == [3, 448, 448]
