@@ -30,6 +30,9 @@ class ImageArrays(Dataset):
     Nothing random happens here: augmentation is the preprocessor's, on the whole batch.
     """
 
+    crop_pct = 1.0
+    """Part of an image's side that the model sees."""
+
     def __init__(self, images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
         self.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
         self.labels = torch.from_numpy(labels.astype(np.int64))
@@ -58,9 +61,17 @@ class NpzDataset(ImageArrays):
         split: prefix of the keys, such as `train`, `val`, `test`.
         data_root: folder of the file, or the file itself.
         limit: use the first images only.
+        classes: their names, for a file that does not have them.
     """
 
-    def __init__(self, file: str, split: str, data_root: str = '', limit: int | None = None) -> None:
+    def __init__(
+        self,
+        file: str,
+        split: str,
+        data_root: str = '',
+        limit: int | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
         path = Path(data_root)
         path = path if path.is_file() else path / file
         if not path.is_file():
@@ -69,8 +80,9 @@ class NpzDataset(ImageArrays):
             )
         with np.load(path) as arrays:
             images, labels = read_split(arrays, split, path, limit)
-            names = arrays['class_names'].tolist() if 'class_names' in arrays else None
-        super().__init__(images, labels, names or [str(label) for label in range(int(labels.max()) + 1)])
+            if classes is None and 'class_names' in arrays:
+                classes = arrays['class_names'].tolist()
+        super().__init__(images, labels, classes or [str(label) for label in range(int(labels.max()) + 1)])
         self.name, self.split = path.stem, split
 
 

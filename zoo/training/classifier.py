@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
-import zoo  # noqa: F401  registers our models in timm
+from zoo.weights import load_checkpoint  # and our models are in timm's registry with that
 
 LOSSES = {
     'cross_entropy': nn.CrossEntropyLoss,
@@ -30,6 +30,7 @@ class Classifier(BaseModel):
         name: model name.
         loss: a name in `LOSSES` as `type`, with the arguments of that loss. Images that were mixed need
             `soft_target` or `binary`.
+        init: weights to begin with, whatever `checkpoints.locate` finds; their classifier may have other classes.
         channels_last: memory format of images and convolutions.
         compile: run the model through `torch.compile`; the names of its weights stay.
         data_preprocessor: config of the preprocessor.
@@ -39,6 +40,7 @@ class Classifier(BaseModel):
         self,
         name: str,
         loss: dict | None = None,
+        init: str | None = None,
         channels_last: bool = False,
         compile: bool = False,
         data_preprocessor: dict | None = None,
@@ -51,7 +53,7 @@ class Classifier(BaseModel):
         self.model = timm.create_model(name, **kwargs).to(memory_format=self.format)
         if compile:
             self.model.compile()
-        self.name = name
+        self.name, self.init = name, init
         loss = dict(loss or {'type': 'cross_entropy'})
         kind = loss.pop('type')
         if kind not in LOSSES:
@@ -67,7 +69,9 @@ class Classifier(BaseModel):
         return [{'logits': logits.float(), 'labels': labels}] if mode == 'predict' else logits
 
     def init_weights(self) -> None:
-        """Nothing: timm has initialised the model, and mmengine would do it again over pretrained weights."""
+        """Loads `init`. timm has initialised the rest, which mmengine would do again, over pretrained weights."""
+        if self.init:
+            load_checkpoint(self.model, self.init)
 
 
 def drop_prefix(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

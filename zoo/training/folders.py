@@ -12,6 +12,7 @@ import torchvision
 from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS, DATASETS
 from timm.data import create_transform
+from timm.data.constants import DEFAULT_CROP_PCT
 from timm.data.distributed_sampler import RepeatAugSampler
 from torch.utils.data import Dataset
 
@@ -29,6 +30,7 @@ class TransformedImages(Dataset):
             raise ValueError(f'the data set {images} is empty')
         self.images = images
         self.transform = create_transform(**transform, use_prefetcher=True, normalize=False)
+        self.crop_pct = transform.get('crop_pct', DEFAULT_CROP_PCT)
         self.metainfo = {'classes': tuple(map(str, getattr(images, 'classes', ())))}
 
     def __len__(self) -> int:

@@ -135,7 +135,17 @@ class ExportWeights(Hook):
             'epochs': str(runner.max_epochs),
             'averaged': str(average is not None).lower(),
             'log': json.dumps(log[-1] if log else {}),
+            'pretrained_cfg': json.dumps(describe(model, (runner.val_loop or runner.train_loop).dataloader.dataset)),
         }
         path = Path(runner.work_dir) / f'{model.name}.safetensors'
         checkpoints.save_safetensors((average.module if average else model).model.state_dict(), path, metadata)
         print(f'weights: {path}')
+
+
+def describe(model: Any, dataset: Any) -> dict[str, Any]:
+    """What a model needs to know of its images later, by the names of timm's `pretrained_cfg`."""
+    mean, std = (
+        [round(value, 6) for value in (each.flatten() / 255).tolist()] for each in model.data_preprocessor.scale
+    )
+    entries = {'input_size': list(dataset[0]['inputs'].shape), 'crop_pct': dataset.crop_pct, 'mean': mean, 'std': std}
+    return entries | {'label_names': list(dataset.metainfo['classes'])}

@@ -30,7 +30,7 @@ class TimmOptimizer:
         optimizer = create_optimizer_v2(classifier.model, **config.pop('optimizer'))
         for group in optimizer.param_groups:
             # timm leaves the factor of layer decay to its own schedulers; mmengine's start from each group's own rate
-            group['lr'] = group['initial_lr'] = group['lr'] * group.pop('lr_scale', 1.0)
+            group['lr'] *= group.pop('lr_scale', 1.0)
         config.setdefault('type', 'OptimWrapper')
         return OPTIM_WRAPPERS.build(config, default_args={'optimizer': optimizer})
 

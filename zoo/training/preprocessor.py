@@ -38,8 +38,7 @@ class ImagePreprocessor(BaseDataPreprocessor):
         mixup: dict | None = None,
     ) -> None:
         super().__init__()
-        self.register_buffer('mean', 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer('std', 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer('scale', 255 * torch.tensor([mean, std]).view(2, 1, -1, 1, 1), persistent=False)
         self.augment = [TRANSFORMS.build(transform) for transform in augment]
         self.erase = TRANSFORMS.build(erase) if erase else None
         self.mixup = Mixup(**mixup) if mixup else None
@@ -50,7 +49,8 @@ class ImagePreprocessor(BaseDataPreprocessor):
         if training:
             for transform in self.augment:
                 images = transform(images)
-        images = (images.float() - self.mean) / self.std
+        mean, std = self.scale
+        images = (images.float() - mean) / std
         if training and self.erase:
             images = self.erase(images)
         if training and self.mixup:

@@ -1,16 +1,19 @@
-mean, std = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
-cifar10 = dict(type='NpzDataset', file='cifar10_jpeg.npz')
-loader = dict(num_workers=0, collate_fn=dict(type='take_batch'))
+cifar10 = dict(
+    type='NpzDataset',
+    file='cifar10_jpeg.npz',
+    classes=('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'),
+)
+arrays = dict(num_workers=0, collate_fn=dict(type='take_batch'))
 
 train_dataloader = dict(
-    **loader,
+    **arrays,
     batch_size=128,
     drop_last=True,
     dataset=dict(**cifar10, split='train'),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 val_dataloader = dict(
-    **loader,
+    **arrays,
     batch_size=250,
     dataset=dict(**cifar10, split='test'),
     sampler=dict(type='DefaultSampler', shuffle=False),
@@ -19,8 +22,8 @@ model = dict(
     num_classes=10,
     data_preprocessor=dict(
         type='ImagePreprocessor',
-        mean=mean,
-        std=std,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.247, 0.2435, 0.2616),
         augment=[dict(type='BatchCropFlip', shift=4)],
         erase=dict(type='BatchErase', size=10, probability=0.5),
     ),

@@ -1,0 +1,2 @@
+_base_ = 'nat_isotropic_base_imagenet.py'
+model = dict(name='dinat_isotropic_base', drop_path_rate=0.4)

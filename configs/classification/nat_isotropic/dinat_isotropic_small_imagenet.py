@@ -1,0 +1,2 @@
+_base_ = 'nat_isotropic_small_imagenet.py'
+model = dict(name='dinat_isotropic_small', drop_path_rate=0.1)

@@ -1,0 +1,6 @@
+_base_ = [
+    '../../_base_/datasets/imagenet.py',
+    '../../_base_/schedules/adamw_300e.py',
+    '../../_base_/runtime/default.py',
+]
+model = dict(name='nat_isotropic_small', drop_path_rate=0.1)
