@@ -126,7 +126,7 @@ def model_task(model: 'torch.nn.Module', images: 'torch.Tensor', mode: str) -> '
 
 
 def op_cases(args: argparse.Namespace) -> Iterator[Case]:
-    """One case per map and mode: global attention, each of our backends, natten where it is installed."""
+    """One case per map and mode: global attention, each of our backends, natten's own function where installed."""
     from ops.window.neighborhood import BACKENDS
 
     if args.names != ['na2d']:
@@ -175,7 +175,7 @@ def na2d_case(height: int, width: int, heads: int, mode: str, args: argparse.Nam
     if find_spec('natten') and not args.bias:
         import natten
 
-        means['natten'] = lambda q, k, v: natten.na2d(q, k, v, args.kernel_size, dilation=args.dilation)
+        means['natten.na2d'] = lambda q, k, v: natten.na2d(q, k, v, args.kernel_size, dilation=args.dilation)
     if args.compile:
         means = {name: torch.compile(run) for name, run in means.items()}
     learned = [*inputs, bias] if bias is not None else inputs

@@ -76,7 +76,8 @@ def convert(args: argparse.Namespace) -> None:
     covered = checkpoints.coverage(model.state_dict(), renamed)
     if not covered.complete:
         raise ValueError(f'{path} are not the weights of {name}; nothing was written.\n{covered.report()}')
-    source = {'model': name, 'source': path.name, 'source_sha256': checkpoints.sha256_of(path)}
+    origin = path.name if Path(args.source).exists() else args.source
+    source = {'model': name, 'source': origin, 'source_sha256': checkpoints.sha256_of(path)}
     checkpoints.save_safetensors(renamed, args.output, {**source, 'attnzoo': version('attnzoo')})
     report = Report(
         **source,

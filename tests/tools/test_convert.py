@@ -104,6 +104,12 @@ def test_wrong_suffix(authors, capsys, argv, message):
     assert f'must end in {message}' in capsys.readouterr().err
 
 
+def test_source_may_be_a_url(authors, tmp_path):
+    url = (authors / 'vitrpb_small.pth').as_uri()
+    assert convert.main([url, str(tmp_path / 'a.safetensors'), '--model', 'vitrpb_small']) == 0
+    assert f'- source: {url}' in (tmp_path / 'a.md').read_text()
+
+
 def test_damaged_source_writes_nothing(authors, tmp_path, capsys):
     source = tmp_path / 'cut.pth'
     source.write_bytes((authors / 'nat_mini.pth').read_bytes()[:100_000])
