@@ -5,6 +5,7 @@ Positions are put in order of their dilation groups and tiles first, so that a b
 Letters: B batch, P positions of the map, N heads, D channels per head.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -66,6 +67,18 @@ def cached_layout(size: tuple[int, ...], window: Window, device: torch.device) -
         return make_layout(size, window, device)
 
 
+def bias_mod(bias: Tensor, layout: Layout) -> Callable[..., Tensor]:
+    """Return the score_mod that adds `bias`."""
+    table, codes, middle = bias.flatten(1), layout.codes, layout.middle
+
+    def add_bias(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        # a block holds pairs outside of the neighborhood too, which the mask hides after this
+        entry = (codes[key] - codes[query] + middle).clamp(0, 2 * middle)
+        return score + table[head, entry]
+
+    return add_bias
+
+
 @lru_cache(maxsize=1)
 def compiled_flex() -> Any:
     """FlexAttention compiled for static shapes, once per shape."""
@@ -87,19 +100,11 @@ def attend(
     find = make_layout if traced or type(query) is not Tensor else cached_layout
     layout = find(tuple(query.shape[1:-2]), window, query.device)
     q, k, v = (x.flatten(1, -3).index_select(1, layout.order).transpose(1, 2) for x in (query, key, value))
-    add_bias = None
-    if bias is not None:
-        table, codes, middle = bias.flatten(1), layout.codes, layout.middle
-
-        def add_bias(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            # blocks hold pairs outside of the neighborhood too, masked after this
-            entry = (codes[key] - codes[query] + middle).clamp(0, 2 * middle)
-            return score + table[head, entry]
-
+    add_bias = None if bias is None else bias_mod(bias, layout)
     if traced or not compiled:
         x = flex_attention(q, k, v, score_mod=add_bias, block_mask=layout.mask, scale=scale)
     else:
-        # beyond the limit torch would raise: each stage and dilation of a model is a shape of its own
+        # each stage and dilation of a model is a shape of its own; with fullgraph torch raises beyond the limit
         with torch._dynamo.config.patch(recompile_limit=512):
             x = compiled_flex()(q, k, v, score_mod=add_bias, block_mask=layout.mask, scale=scale)
     return x.transpose(1, 2).index_select(1, layout.places).reshape(query.shape)
