@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
     tests = suite()
     # GITHUB_ACTIONS leaves out the tests that download from the model hub.
     environment = dict(os.environ, GITHUB_ACTIONS='1', ATTNZOO_TIMM_MODELS=','.join(models))
-    command = [sys.executable, '-m', 'pytest', '-p', 'tests.timm_suite', '-q', '-x', '--rootdir', str(tests.parent)]
+    command = [sys.executable, '-m', 'pytest', '-p', 'tests.timm_suite', '-q', '--rootdir', str(tests.parent)]
     command += ['-c', str(tests.parent / 'pyproject.toml'), '-p', 'no:cacheprovider', '-W', 'ignore']
     return subprocess.run(
         [*command, *rest, str(tests / 'test_models.py')], env=environment, cwd=Path(__file__).parents[1]
