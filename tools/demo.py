@@ -79,19 +79,16 @@ def classify(args: argparse.Namespace) -> int:
 
 
 def learn(args: argparse.Namespace) -> int:
-    """Trains, draws the curve, and fails where the digits are not learned."""
-    from zoo.training.log import read_log
-    from zoo.visualize import draw_curve, save_figure
+    """Trains, and fails where the digits are not learned."""
+    from zoo.training.log import CURVE_NAME, LOG_NAME, read_log
 
     folder = args.out / 'digits'
     shorter = ['--cfg-options', 'train_cfg.max_epochs=1'] if args.quick else []
     status = command(train.main, 'train', os.path.relpath(CONFIG), '--work-dir', folder, *shorter)
     if status:
         return status
-    log = read_log(folder / 'log.jsonl')
-    curve = save_figure(draw_curve(log, title=f'{MODEL} on handwritten digits'), args.out / 'digits_curve.png')
-    reached = log[-1]['top1']
-    print(f'\n{reached:.1f} % of the test digits are right; picture: {curve}')
+    reached = read_log(folder / LOG_NAME)[-1]['top1']
+    print(f'\n{reached:.1f} % of the test digits are right; picture: {folder / CURVE_NAME}')
     if reached > WANTED or args.quick:
         return 0
     print(f'attnzoo: error: more than {WANTED:.0f} % were expected', file=sys.stderr)
