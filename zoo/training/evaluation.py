@@ -30,7 +30,6 @@ def tester(config: Config, work_dir: str) -> Runner:
             test_cfg=config.get('test_cfg') or {'type': 'TestLoop'},
             env_cfg=config.get('env_cfg', {}),
             default_scope=config.get('default_scope', 'mmengine'),
-            experiment_name='evaluate',
         )
 
 
@@ -78,7 +77,7 @@ def model_tester(
         ValueError: weights that do not cover the model, classes that differ, or a size that it cannot take.
     """
     model = load_classifier(name, weights)
-    data = resolve_model_data_config(model, use_test_size=True)
+    data = resolve_model_data_config(model, use_test_size=weights == 'pretrained')
     if img_size:
         resize_input(model, img_size)
         data['input_size'] = (3, img_size, img_size)

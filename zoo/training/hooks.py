@@ -1,6 +1,5 @@
 """What a run leaves behind: checkpoints to go on from, averaged weights, and the final weights as safetensors."""
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from mmengine.utils import apply_to
 
 import checkpoints
 from checkpoints.files import replacing
@@ -85,20 +85,25 @@ class RunCheckpoints(Hook):
                 path.unlink()
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Mmengine's `HistoryBuffer` objects become tensors, which `torch.load(weights_only=True)` reads."""
-        hub = checkpoint['message_hub'] = copy.copy(checkpoint['message_hub'])
-        hub['log_scalars'] = {
-            name: [torch.from_numpy(np.asarray(column, dtype=np.float64)) for column in buffer.data]
-            for name, buffer in hub['log_scalars'].items()
-        }
-        plain = (int, float, str, list, tuple)
-        hub['runtime_info'] = {name: value for name, value in hub['runtime_info'].items() if isinstance(value, plain)}
+        checkpoint['message_hub'] = apply_to(checkpoint['message_hub'], has_class, plain)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
         for name, columns in scalars.items():
             if isinstance(columns, list):
                 scalars[name] = HistoryBuffer(*(column.cpu().numpy() for column in columns))
+
+
+def has_class(value: Any) -> bool:
+    """Whether it is an object that `torch.load(weights_only=True)` refuses, of those that mmengine logs."""
+    return isinstance(value, (HistoryBuffer, np.generic))
+
+
+def plain(value: HistoryBuffer | np.generic) -> Any:
+    """The numbers in such an object: two tensors, or a number."""
+    if isinstance(value, HistoryBuffer):
+        return [torch.from_numpy(np.asarray(column, dtype=np.float64)) for column in value.data]
+    return value.item()
 
 
 def saved(work_dir: str | Path) -> list[Path]:
@@ -128,6 +133,8 @@ class ExportWeights(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         average = next((hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)), None)
         log = read_log(Path(runner.work_dir) / LOG_NAME)
+        dataset = (runner.val_loop or runner.train_loop).dataloader.dataset
+        dataset = getattr(dataset, 'dataset', dataset)  # the training loop has wrapped its own
         metadata = {
             'model': model.name,
             'config': Path(runner.cfg.filename or '').name,
@@ -135,7 +142,7 @@ class ExportWeights(Hook):
             'epochs': str(runner.max_epochs),
             'averaged': str(average is not None).lower(),
             'log': json.dumps(log[-1] if log else {}),
-            'pretrained_cfg': json.dumps(describe(model, (runner.val_loop or runner.train_loop).dataloader.dataset)),
+            'pretrained_cfg': json.dumps(describe(model, dataset)),
         }
         path = Path(runner.work_dir) / f'{model.name}.safetensors'
         checkpoints.save_safetensors((average.module if average else model).model.state_dict(), path, metadata)

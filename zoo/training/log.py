@@ -50,7 +50,7 @@ class RunLog(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if self.progress:
-            self.progress.update(self.bar, completed=batch_idx + 1, loss=f'loss {float(outputs["loss"]):.3f}')
+            self.progress.update(self.bar, completed=batch_idx + 1, loss=f'loss {outputs["loss"].item():.3f}')
 
     def after_train_epoch(self, runner: Any) -> None:
         if self.progress:

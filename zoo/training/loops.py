@@ -6,6 +6,7 @@ the state of a random generator in the checkpoint.
 """
 
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -103,7 +104,10 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 f'an epoch of {len(self.dataloader)} iterations is no multiple of accumulative_counts={steps}: '
                 f'set train_dataloader.num_batch_per_epoch={whole}'
             )
-        return super().run()
+        with warnings.catch_warnings():
+            # torch's schedulers count calls, and with accumulated gradients not every iteration is a step
+            warnings.filterwarnings('ignore', r'Detected call of `scheduler.step\(\)`')
+            return super().run()
 
     def run_epoch(self) -> None:
         self.runner.call_hook('before_train_epoch')

@@ -1,5 +1,6 @@
 """From a config to mmengine's Runner, with the mistakes of a config found before any work is done."""
 
+import itertools
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,15 @@ DATA_VARIABLE = 'ATTNZOO_DATA'
 
 
 class QuietRunner(Runner):
-    """mmengine's Runner whose console shows errors only; the log file in the work folder has everything."""
+    """mmengine's Runner whose console shows errors only; the log file in the work folder has everything.
+
+    mmengine keeps loggers and histories by the name of the experiment, so every runner of a process gets its own.
+    """
+
+    numbers = itertools.count(1)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {'experiment_name': f'run{next(self.numbers)}'})
 
     def build_logger(self, *args: Any, **kwargs: Any) -> Any:
         """The logger, its console handler at a higher level."""
@@ -75,7 +84,7 @@ def trainer(config: Config) -> Runner:
         # mmengine would ask for a CUDA device before it opens the process group, and again for the wrapped model
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
-        config.setdefault('model_wrapper_cfg', {'type': 'MMDistributedDataParallel', 'broadcast_buffers': False})
+        config.setdefault('model_wrapper_cfg', {'broadcast_buffers': False, 'device_ids': None})
     with mistakes_of(origin):
         runner = QuietRunner.from_cfg(config)
         loops = [runner.train_loop] + ([] if config.get('val_cfg') is None else [runner.val_loop])

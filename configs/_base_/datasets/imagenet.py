@@ -28,9 +28,3 @@ val_dataloader = dict(
     ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
-model = dict(
-    data_preprocessor=dict(
-        type='ImagePreprocessor',
-        erase=dict(type='TimmErase', probability=0.25, mode='pixel'),
-    ),
-)

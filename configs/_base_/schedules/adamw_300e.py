@@ -15,8 +15,3 @@ auto_scale_lr = dict(base_batch_size=1024, enable=False)
 train_cfg = dict(type='ResumableEpochLoop', max_epochs=epochs + cooldown, val_interval=1)
 val_cfg = dict(type='ValLoop', fp16=True)
 val_evaluator = dict(type='Accuracy')
-model = dict(
-    type='Classifier',
-    loss=dict(type='soft_target'),
-    data_preprocessor=dict(mixup=dict(mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=1000)),
-)

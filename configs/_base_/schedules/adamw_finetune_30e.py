@@ -1,6 +1,4 @@
 # 512 images a step, as 8 processes of 64; the rate is constant, because the authors' script has no schedule `linear`
-train_dataloader = dict(batch_size=64)
-val_dataloader = dict(batch_size=64)
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='TimmOptimizer',
@@ -11,4 +9,3 @@ auto_scale_lr = dict(base_batch_size=512, enable=False)
 train_cfg = dict(type='ResumableEpochLoop', max_epochs=30, val_interval=1)
 val_cfg = dict(type='ValLoop')
 val_evaluator = dict(type='Accuracy')
-model = dict(type='Classifier', loss=dict(type='label_smoothing', smoothing=0.1))

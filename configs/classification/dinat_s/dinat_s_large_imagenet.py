@@ -1,8 +1,4 @@
-_base_ = [
-    '../../_base_/datasets/imagenet.py',
-    '../../_base_/schedules/adamw_finetune_30e.py',
-    '../../_base_/runtime/default.py',
-]
+_base_ = '../../_base_/imagenet_finetune.py'
 model = dict(
     name='dinat_s_large',
     drop_path_rate=0.35,

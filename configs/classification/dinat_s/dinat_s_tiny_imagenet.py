@@ -1,6 +1,2 @@
-_base_ = [
-    '../../_base_/datasets/imagenet.py',
-    '../../_base_/schedules/adamw_300e.py',
-    '../../_base_/runtime/default.py',
-]
+_base_ = '../../_base_/imagenet_300e.py'
 model = dict(name='dinat_s_tiny', drop_path_rate=0.2)

@@ -1,6 +1,6 @@
 _base_ = [
     '../../_base_/datasets/digits.py',
-    '../../_base_/schedules/adamw_25e.py',
+    '../../_base_/schedules/adamw_16e.py',
     '../../_base_/runtime/default.py',
 ]
 epochs = 8

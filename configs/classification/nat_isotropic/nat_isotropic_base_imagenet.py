@@ -1,8 +1,4 @@
-_base_ = [
-    '../../_base_/datasets/imagenet.py',
-    '../../_base_/schedules/adamw_300e.py',
-    '../../_base_/runtime/default.py',
-]
+_base_ = '../../_base_/imagenet_300e.py'
 model = dict(name='nat_isotropic_base', drop_path_rate=0.4)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, end=50, convert_to_iter_based=True),
