@@ -190,7 +190,7 @@ def test_attention_grid_has_a_panel_per_map(classifier, prediction):
     maps = visualize.attention_maps(classifier.model, prediction.input, (16, 16))
     figure = visualize.draw_attention(prediction.view, maps[:5], columns=3)
     assert len(figure.axes) == 5
-    assert figure.axes[4].get_xlabel() == f'{maps[4].name}, 8 × 8'
+    assert figure.axes[3].get_xlabel() == f'{maps[3].name}, 8 × 8'
     with pytest.raises(ValueError, match='no attention map'):
         visualize.draw_attention(prediction.view, [])
 
