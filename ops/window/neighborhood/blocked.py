@@ -22,12 +22,28 @@ CHUNK_SCORES = 1 << 18  # scores of one chunk of the batch: 1 MB in float32
 
 
 def make_mask(tables: Tables, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return what is added to the scores of `split` units, (1, 1 or N * U, Q, S); None when nothing is."""
-    if tables.entries is None or bias is None:
-        return None if tables.mask is None else tables.mask[None]
-    table = F.pad(bias.flatten(1).to(dtype), (0, 1), value=float('-inf'))
-    mask = table.index_select(1, tables.entries.flatten()).view(-1, *tables.entries.shape)
-    return mask.expand(-1, tables.units, -1, -1).flatten(0, 1)[None]
+    """Return what is added to the scores of `split` units, (1, 1 or U or N * U, Q, S); None when nothing is."""
+    if tables.entries is not None and bias is not None:
+        table = F.pad(bias.flatten(1).to(dtype), (0, 1), value=float('-inf'))
+        mask = table.index_select(1, tables.entries.flatten()).view(-1, *tables.entries.shape)
+    elif tables.mask is not None:
+        mask = tables.mask[None]
+    else:
+        return None
+    if tables.kinds is not None and (bias is not None or mask.shape[1] > 1):
+        mask = mask.index_select(1, tables.kinds)
+    return mask.flatten(0, 1)[None]
+
+
+def make_mask_backward(grad: Tensor, tables: Tables, bias: Tensor) -> Tensor:
+    """Transpose of `make_mask`: the gradient of `bias` from that of the mask, (1, N * U, Q, S)."""
+    assert tables.entries is not None
+    grad = grad.view(bias.shape[0], tables.units, *grad.shape[2:])
+    if tables.kinds is not None:
+        grad = grad.new_zeros(bias.shape[0], *tables.entries.shape).index_add_(1, tables.kinds, grad)
+    entries = tables.entries.flatten().expand(bias.shape[0], -1)
+    table = grad.new_zeros(bias.shape[0], bias[0].numel() + 1).scatter_add_(1, entries, grad.flatten(1))
+    return table[:, :-1].view(bias.shape).to(bias.dtype)
 
 
 def units_shape(batch: int, heads: int, tables: Tables) -> tuple[int, int]:
@@ -96,13 +112,13 @@ class ChunkedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, tables: Tables, scale: float
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, tables: Tables, scale: float
     ) -> Tensor:
         """Return (B, *size, N, D)."""
-        ctx.save_for_backward(query, key, value, mask)
+        ctx.save_for_backward(query, key, value, bias)
         ctx.tables, ctx.scale = tables, scale
-        if mask is not None:
-            mask = mask.detach()  # with a mask that requires a gradient the fused kernel is not taken, even here
+        # with a mask that requires a gradient the fused kernel is not taken, even here
+        mask = make_mask(tables, None if bias is None else bias.detach(), query.dtype)
         if tables.queries is None:
             return attend_units(query, key, value, mask, tables, scale, 0.0)
         out = query.new_empty(query.shape)
@@ -113,12 +129,15 @@ class ChunkedAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of query, key, value and mask. 16-bit inputs are computed in float32."""
-        query, key, value, mask = ctx.saved_tensors
+        """Return the gradients of query, key, value and bias. 16-bit inputs are computed in float32."""
+        query, key, value, bias = ctx.saved_tensors
         tables, scale = ctx.tables, ctx.scale
-        grads = [torch.empty(query.shape, dtype=query.dtype) for _ in range(3)]
         work = torch.promote_types(query.dtype, torch.float32)
-        grad_mask = torch.zeros(mask.shape, dtype=work) if ctx.needs_input_grad[3] else None
+        mask = make_mask(tables, bias, query.dtype)
+        grads = [torch.empty(query.shape, dtype=query.dtype) for _ in range(3)]
+        grad_mask = None
+        if mask is not None and ctx.needs_input_grad[3]:
+            grad_mask = torch.zeros(mask.shape, dtype=work)
         for part in chunks(query, tables):
             shape = query[part].shape
             q, g = split(query[part], tables.queries, tables), join_backward(grad[part], tables)
@@ -133,8 +152,9 @@ class ChunkedAttention(torch.autograd.Function):
             grads[0][part] = join(scores @ k, shape, tables).mul_(scale)
             grads[1][part] = split_backward(scores.mT @ q, shape, tables)
             if grad_mask is not None:
-                grad_mask += scores.sum_to_size(mask.shape)
-        return *grads, None if grad_mask is None else grad_mask.to(mask.dtype), None, None
+                grad_mask += scores.sum_to_size(grad_mask.shape)
+        grad_bias = None if grad_mask is None else make_mask_backward(grad_mask, tables, bias)
+        return *grads, grad_bias, None, None
 
 
 def attend(
@@ -142,14 +162,13 @@ def attend(
 ) -> Tensor:
     """(B, *size, N, D) x 3 -> (B, *size, N, D)."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    # a fake or otherwise wrapped query must not leave its tables to real ones, nor take theirs
-    find = cached_tables if type(query) is Tensor and not traced else make_tables
+    # a wrapped query, or one without data, must not leave its tables to others, nor take theirs
+    find = cached_tables if type(query) is Tensor and not traced and not query.is_meta else make_tables
     tables = find(tuple(query.shape[1:-2]), window, bias is not None, query.dtype, query.device)
-    mask = make_mask(tables, bias, query.dtype)
-    fused = tables.queries is None and (mask is None or not mask.requires_grad) and query.dtype.itemsize > 2
+    fused = tables.queries is None and (bias is None or not bias.requires_grad) and query.dtype.itemsize > 2
     if fused or traced or dropout_p > 0.0 or query.device.type != 'cpu':
-        return attend_units(query, key, value, mask, tables, scale, dropout_p)
-    return ChunkedAttention.apply(query, key, value, mask, tables, scale)
+        return attend_units(query, key, value, make_mask(tables, bias, query.dtype), tables, scale, dropout_p)
+    return ChunkedAttention.apply(query, key, value, bias, tables, scale)
 
 
 def why_not(*_: object) -> None:

@@ -115,7 +115,10 @@ def na1d(
     rel_pos_bias: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """(B, L, N, D) x 3 -> (B, L, N, D). The arguments are those of `na2d`, with one axis."""
+    """(B, L, N, D) x 3 -> (B, L, N, D). Work: 2 * B * L * K * N * D multiply-adds.
+
+    The arguments are those of `na2d`, with one axis.
+    """
     window = make_window(1, kernel_size, stride, dilation, is_causal)
     return attend(query, key, value, window, scale, rel_pos_bias, 0.0, backend)
 
@@ -133,7 +136,7 @@ def na2d(
     rel_pos_bias: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """(B, H, W, N, D) x 3 -> (B, H, W, N, D). Work: 4 * B * H * W * K * K * N * D multiply-adds with its backward.
+    """(B, H, W, N, D) x 3 -> (B, H, W, N, D). Work: 2 * B * H * W * K * K * N * D multiply-adds.
 
     `kernel_size * dilation` may not exceed the map and `stride` not `kernel_size`, along any axis: ValueError.
 
@@ -167,6 +170,9 @@ def na3d(
     rel_pos_bias: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """(B, T, H, W, N, D) x 3 -> (B, T, H, W, N, D). The arguments are those of `na2d`, with three axes."""
+    """(B, T, H, W, N, D) x 3 -> (B, T, H, W, N, D). Work: 2 * B * T * H * W * K**3 * N * D multiply-adds.
+
+    The arguments are those of `na2d`, with three axes.
+    """
     window = make_window(3, kernel_size, stride, dilation, is_causal)
     return attend(query, key, value, window, scale, rel_pos_bias, 0.0, backend)

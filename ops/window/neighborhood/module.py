@@ -18,27 +18,7 @@ from ops.window.neighborhood.reference import gather_attention
 
 
 class _NeighborhoodAttention(nn.Module):
-    """(B, *size, C) -> (B, *size, C) over `axes` axes.
-
-    A map smaller than `kernel_size * dilation` is zero-padded at its end before `qkv`, and cropped before `proj`: the
-    padded tokens are attended to, with the bias of `qkv` as their key and value.
-
-    Args:
-        dim: channels C.
-        num_heads: heads N; must divide `dim`.
-        kernel_size: side K of the window in positions, one number or one per axis (so are the next three).
-        stride: positions that share one window.
-        dilation: step between the keys of one window, in positions.
-        is_causal: keep only keys at or before the query.
-        rel_pos_bias: learn a bias for each head and relative position, `rpb`.
-        qkv_bias: give `qkv` a bias.
-        qk_scale: factor of the scores; (C / N) ** -0.5 when None.
-        attn_drop: dropout ratio of the attention weights.
-        proj_drop: dropout ratio of the output.
-        backend: name of the backend; the first that can run when None.
-        device: where the parameters are made.
-        dtype: of the parameters.
-    """
+    """(B, *size, C) -> (B, *size, C) over `axes` axes. The arguments are those of `NeighborhoodAttention2D`."""
 
     axes: int
 
@@ -126,12 +106,32 @@ class NeighborhoodAttention1D(_NeighborhoodAttention):
 
 
 class NeighborhoodAttention2D(_NeighborhoodAttention):
-    """(B, H, W, C) -> (B, H, W, C). See the base class for the arguments."""
+    """(B, H, W, C) -> (B, H, W, C). Work: 4 * C * C + 2 * K * K * C multiply-adds for each position.
+
+    A map smaller than `kernel_size * dilation` is zero-padded at its end before `qkv`, and cropped before `proj`: the
+    padded tokens are attended to, with the bias of `qkv` as their key and value.
+
+    Args:
+        dim: channels C.
+        num_heads: heads N; must divide `dim`.
+        kernel_size: side K of the window in positions, one number or one per axis (so are the next three).
+        stride: positions that share one window.
+        dilation: step between the keys of one window, in positions.
+        is_causal: keep only keys at or before the query.
+        rel_pos_bias: learn a bias for each head and relative position, `rpb`.
+        qkv_bias: give `qkv` a bias.
+        qk_scale: factor of the scores; (C / N) ** -0.5 when None.
+        attn_drop: dropout ratio of the attention weights.
+        proj_drop: dropout ratio of the output.
+        backend: name of the backend; the first that can run when None.
+        device: where the parameters are made.
+        dtype: of the parameters.
+    """
 
     axes = 2
 
 
 class NeighborhoodAttention3D(_NeighborhoodAttention):
-    """(B, T, H, W, C) -> (B, T, H, W, C). See the base class for the arguments."""
+    """(B, T, H, W, C) -> (B, T, H, W, C). The arguments are those of `NeighborhoodAttention2D`, with three axes."""
 
     axes = 3

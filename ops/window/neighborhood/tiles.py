@@ -24,7 +24,7 @@ UNIT_QUERIES = 64  # per unit, about: fewer make too small products, more comput
 class AxisCut(NamedTuple):
     """One axis: `groups` groups of at most `slots` slots, in `tiles` tiles of `tile` query slots and `span` key slots.
 
-    The first key slot of tile t is `t * tile + reach`, moved into the map. In a `uniform` axis all units are alike.
+    The first key slot of tile t is `t * tile + reach`, moved into the map.
     """
 
     length: int
@@ -34,7 +34,6 @@ class AxisCut(NamedTuple):
     tile: int
     span: int
     reach: int
-    uniform: bool
 
 
 def cut_axis(length: int, axes: int, kernel_size: int, stride: int, dilation: int, is_causal: bool) -> AxisCut:
@@ -42,12 +41,12 @@ def cut_axis(length: int, axes: int, kernel_size: int, stride: int, dilation: in
     slots, shortest = -(-length // dilation), length // dilation
     target = round(UNIT_QUERIES ** (1 / axes))
     if slots <= target + max(target, kernel_size):
-        return AxisCut(length, dilation, slots, 1, slots, slots, 0, slots == shortest)
+        return AxisCut(length, dilation, slots, 1, slots, slots, 0)
     tile = -(-slots // -(-slots // target))
     tile = -(-tile // stride) * stride  # the queries of one stride block share their window
     span = min(slots, tile - stride + kernel_size + slots - shortest)
     reach = stride - kernel_size if is_causal else stride // 2 - kernel_size // 2
-    return AxisCut(length, dilation, slots, -(-slots // tile), tile, span, reach, False)
+    return AxisCut(length, dilation, slots, -(-slots // tile), tile, span, reach)
 
 
 class AxisTables(NamedTuple):
@@ -57,12 +56,15 @@ class AxisTables(NamedTuple):
     keys: Tensor  # positions of the keys, (t * G, span)
     unit: Tensor  # of each position, (L,)
     place: Tensor  # of each position among the queries of its unit, (L,)
-    entries: Tensor  # of the bias table, (t * G, tile, span)
-    hidden: Tensor  # whether the query does not see the key, (t * G, tile, span)
+    kind: Tensor  # row of the next two for each unit, (t * G,)
+    entries: Tensor  # of the bias table, (kinds, tile, span)
+    hidden: Tensor  # 1 where the query does not see the key, (kinds, tile, span)
 
 
-def axis_tables(cut: AxisCut, kernel_size: int, stride: int, is_causal: bool, device: torch.device) -> AxisTables:
-    """Index tables of one axis."""
+def axis_tables(
+    cut: AxisCut, kernel_size: int, stride: int, is_causal: bool, share: bool, device: torch.device
+) -> AxisTables:
+    """Index tables of one axis. With `share`, units that see alike (all but those at a border) are one kind."""
     position = torch.arange(cut.length, device=device)
     group = torch.arange(cut.groups, device=device)[:, None]
     size = (cut.length - 1 - group) // cut.groups + 1
@@ -72,13 +74,21 @@ def axis_tables(cut: AxisCut, kernel_size: int, stride: int, is_causal: bool, de
     query, start, end = query[..., None], start[..., None], end[..., None]
     first = (first + cut.reach).clamp(0, cut.length // cut.groups - kernel_size).clamp(max=cut.slots - cut.span)
     key = (first + torch.arange(cut.span, device=device))[..., None, :]  # (t, 1, 1, span)
+    hidden = (key < start) | (key >= end)
+    entries = (key - query + kernel_size - 1).masked_fill(hidden, 0)
+    seen_alike = (entries * 2 + hidden).flatten(0, 1)
+    if share:
+        seen_alike, kind = seen_alike.unique(dim=0, return_inverse=True)
+    else:
+        kind = torch.arange(cut.tiles * cut.groups, device=device)
     return AxisTables(
         queries=(query[..., 0] * cut.groups + group).flatten(0, 1),
         keys=(torch.minimum(key[..., 0, :], size - 1) * cut.groups + group).flatten(0, 1),
         unit=position // cut.groups // cut.tile * cut.groups + position % cut.groups,
         place=position // cut.groups % cut.tile,
-        entries=(key - query + kernel_size - 1).clamp(0, 2 * kernel_size - 2).flatten(0, 1),
-        hidden=((key < start) | (key >= end)).flatten(0, 1),
+        kind=kind,
+        entries=seen_alike // 2,
+        hidden=seen_alike % 2,
     )
 
 
@@ -98,30 +108,29 @@ def flat_index(tables: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
 
 
 class Tables(NamedTuple):
-    """Index tables of one map and window. `entries` and `mask` have one row for all units if these are alike."""
+    """Index tables of one map and window."""
 
     units: int
     scores: int  # U * Q * S
     queries: Tensor | None  # position of each query of each unit, (U * Q,); None for one unit in the map's own order
     keys: Tensor | None  # position of each key of each unit, (U * S,); None likewise
     places: Tensor | None  # where the query of each position stands among the U * Q, (P,); None likewise
-    entries: Tensor | None  # with a bias: entry of its flat table, one past the end where hidden, (U or 1, Q, S)
-    mask: Tensor | None  # without: 0, -inf where hidden, (U or 1, Q, S); None where every query sees every key
+    kinds: Tensor | None  # row of the next two for each unit, (U,); None where that is its own number
+    entries: Tensor | None  # with a bias: entry of its flat table, one past the end where hidden, (kinds, Q, S)
+    mask: Tensor | None  # without: 0, -inf where hidden, (kinds, Q, S); None where every query sees every key
 
 
 def make_tables(
-    size: tuple[int, ...], window: Window, biased: bool, dtype: torch.dtype, device: torch.device
+    size: tuple[int, ...], window: Window, biased: bool, dtype: torch.dtype, device: torch.device, share: bool = False
 ) -> Tables:
-    """Tables of a map of `size` positions. Memory: some 8 * S bytes for each position."""
+    """Tables of a map of `size` positions, at most 8 * S bytes for each; some 40 where units `share` a mask."""
     cuts = [cut_axis(length, len(size), *axis) for length, axis in zip(size, zip(*window))]
     steps = zip(cuts, window.kernel_size, window.stride, window.is_causal)
-    queries, keys, unit, place, entries, hidden = zip(*(axis_tables(*axis, device) for axis in steps))
-    if all(cut.uniform for cut in cuts):
-        entries, hidden = tuple(table[:1] for table in entries), tuple(table[:1] for table in hidden)
+    queries, keys, unit, place, kind, entries, hidden = zip(*(axis_tables(*axis, share, device) for axis in steps))
     units = [cut.tiles * cut.groups for cut in cuts]
     tiles = [cut.tile for cut in cuts]
     scores = prod(units) * prod(tiles) * prod([cut.span for cut in cuts])
-    shade = reduce(outer, hidden)
+    shade = reduce(outer, hidden) > 0
     entry = mask = None
     if biased:
         bounds = [2 * kernel_size - 1 for kernel_size in window.kernel_size]
@@ -129,16 +138,17 @@ def make_tables(
     elif any(window.is_causal) or any(cut.slots > kernel for cut, kernel in zip(cuts, window.kernel_size)):
         mask = torch.zeros(shade.shape, dtype=dtype, device=device).masked_fill(shade, float('-inf'))
     if prod(units) == 1:
-        return Tables(1, scores, None, None, None, entry, mask)
+        return Tables(1, scores, None, None, None, None, entry, mask)
     places = flat_index(unit, units) * prod(tiles) + flat_index(place, tiles)
     index = flat_index(queries, size).flatten(), flat_index(keys, size).flatten()
-    return Tables(prod(units), scores, *index, places, entry, mask)
+    kinds = flat_index(kind, [table.shape[0] for table in entries]) if share else None
+    return Tables(prod(units), scores, *index, places, kinds, entry, mask)
 
 
 @lru_cache(maxsize=64)
 def cached_tables(
     size: tuple[int, ...], window: Window, biased: bool, dtype: torch.dtype, device: torch.device
 ) -> Tables:
-    """`make_tables`, kept for the last 64 different calls."""
+    """`make_tables` with shared masks, kept for the last 64 different calls."""
     with torch.inference_mode(False):
-        return make_tables(size, window, biased, dtype, device)
+        return make_tables(size, window, biased, dtype, device, share=True)

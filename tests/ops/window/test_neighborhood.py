@@ -259,21 +259,32 @@ def test_misfitting_call_is_refused(change, message):
         na2d(**call, kernel_size=3)
 
 
-def test_training_keeps_its_inputs_and_little_more():
-    """What autograd saves at 56 x 56: q, k, v and the mask, not the keys gathered for the tiles, nor scores."""
+def test_training_keeps_only_its_inputs():
+    """Autograd saves neither the keys gathered for the tiles, nor scores, nor the mask."""
     window = make_window(2, 7)
-    q, k, v, bias = inputs((56, 56), window, batch=4, width=16)
-    saved = {}
+    leaves = inputs((56, 56), window, width=16)
+    saved = set()
 
     def keep(x):
-        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        saved.add(x.untyped_storage().data_ptr())
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        blocked.attend(q, k, v, window, 0.2, bias, 0.0)
-    given = sum(x.untyped_storage().nbytes() for x in (q, k, v))
-    masks = 2 * (4 + 4 + 8) * 56 * 56 * 196  # one float and two indices for each query and key of a tile, two heads
-    assert sum(saved.values()) <= given + masks
+        blocked.attend(*leaves[:3], window, 0.2, leaves[3], 0.0)
+    assert saved == {x.untyped_storage().data_ptr() for x in leaves}
+
+
+def test_kept_tables_are_small():
+    """Units that see alike share a mask: a map of four times the positions needs not four times the masks."""
+    for biased in (False, True):
+        small, large = (
+            tiles.cached_tables((side, side), make_window(2, 7), biased, torch.float32, torch.device('cpu'))
+            for side in (32, 64)
+        )
+        for name in ('entries', 'mask'):
+            table = getattr(large, name)
+            assert (table is None) is (biased is (name == 'mask'))
+            assert table is None or table.shape == getattr(small, name).shape == (9, 64, 196)
 
 
 def test_tables_serve_training_after_inference_mode():
