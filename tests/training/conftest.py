@@ -15,7 +15,7 @@ pytest.importorskip('mmengine', reason='training needs mmengine (the extra [trai
 ROOT = Path(__file__).parents[2]
 
 CONFIG = f"""
-_base_ = ['{ROOT}/configs/_base_/schedules/adamw_16e.py', '{ROOT}/configs/_base_/runtime/default.py']
+_base_ = ['{ROOT}/configs/_base_/schedules/muon_12e.py', '{ROOT}/configs/_base_/runtime/default.py']
 arrays = dict(num_workers=0, collate_fn=dict(type='take_batch'))
 train_dataloader = dict(
     **arrays, batch_size=16, drop_last=True, dataset=dict(type='NpzDataset', file='squares.npz', split='train'),

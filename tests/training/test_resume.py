@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 import signal
@@ -6,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from checkpoints import CheckpointError
 from tests.training.conftest import RANDOM, in_a_new_process, losses, squares
-from zoo.training.hooks import saved
+from zoo.training.hooks import AtomicLocalBackend, saved
 from zoo.training.log import read_log
 
 SAVING = 'default_hooks = dict(checkpoint=dict(iterations=4, keep=3))\noptim_wrapper = dict(accumulative_counts=2)\n'
@@ -121,3 +123,20 @@ def test_resume_without_a_checkpoint_is_refused(config, tmp_path, capsys, argume
 
     assert train.main([config(), '--work-dir', str(tmp_path / 'run'), '--resume', argument]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / 'epoch_1.pth'
+    backend = AtomicLocalBackend()
+    backend.put(b'whole', path)
+
+    def full(self, content):
+        with open(self, 'wb') as file:
+            file.write(content[:2])
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(type(path), 'write_bytes', full)
+    with pytest.raises(CheckpointError, match='No space left'):
+        backend.put(b'another', path)
+    assert path.read_bytes() == b'whole'
+    assert list(tmp_path.iterdir()) == [path]

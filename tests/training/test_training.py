@@ -105,9 +105,10 @@ def test_accumulated_gradients_equal_the_large_batch(config, train):
         torch.testing.assert_close(weight, large[name], rtol=1e-3, atol=1e-4)
 
 
-def test_mixed_precision_learns_with_float32_weights(config, train):
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_mixed_precision_learns_with_float32_weights(config, train, dtype):
     longer = 'train_cfg.max_epochs=6', 'param_scheduler.0.T_max=6', 'param_scheduler.0.end=6'
-    folder = train(config(), '--amp', '--cfg-options', 'val_cfg.fp16=True', *longer)
+    folder = train(config(), '--amp', dtype, '--cfg-options', f'val_cfg.fp16={dtype == "bfloat16"}', *longer)
     log = read_log(folder / 'log.jsonl')
     assert log[-1]['loss'] < 0.8 * log[0]['loss']
     assert {weight.dtype for weight in load_file(folder / EXPORTED).values()} == {torch.float32}
