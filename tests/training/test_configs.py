@@ -27,7 +27,7 @@ def test_config_builds(name):
     if config.model.name in ('dinat_large', 'dinat_large_384', 'dinat_large_384_11x11', 'dinat_s_large'):
         assert config.model.init.startswith('https://')
     with torch.device('meta'):
-        classifier = MODELS.build(config.model)
+        classifier = MODELS.build(dict(config.model, pretrained=False))
     data, preprocessor = config.train_dataloader, classifier.data_preprocessor
     assert classifier.model.num_classes == (1000 if data.dataset.type == 'FolderDataset' else 10)
     assert (preprocessor.mixup is not None) == (config.model.loss.type == 'soft_target')

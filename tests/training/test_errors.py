@@ -18,8 +18,12 @@ from tools import train
         ("data_root = '/nowhere'", 'no data at /nowhere/squares.npz'),
         ("train_dataloader = dict(dataset=dict(split='dev'))", "no split 'dev'"),
         ('optim_wrapper = dict(accumulative_counts=4)', 'set train_dataloader.num_batch_per_epoch=4'),
+        (
+            'default_hooks = dict(checkpoint=dict(iterations=3))\noptim_wrapper = dict(accumulative_counts=2)',
+            'name a multiple of accumulative_counts=2',
+        ),
         ("optim_wrapper = dict(type='MixedPrecision', dtype='int8')", "not 'int8'"),
-        ('model = dict(', 'was never closed'),
+        ('model = dict(', 'was never closed (<unknown>, line 2)'),
     ],
 )
 def test_mistakes_of_a_config_are_one_line(config, tmp_path, capsys, lines, message):

@@ -49,6 +49,14 @@ class RunCheckpoints(Hook):
     ) -> None:
         self.epochs, self.iterations, self.keep, self.best = epochs, iterations, keep, best
 
+    def before_train(self, runner: Any) -> None:
+        steps = runner.optim_wrapper._accumulative_counts
+        if self.iterations and self.iterations % steps:
+            raise ValueError(
+                f'a checkpoint every {self.iterations} iterations would lose gradients: name a multiple of '
+                f'accumulative_counts={steps}'
+            )
+
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         done = runner.iter + 1
         if self.iterations and done % self.iterations == 0:

@@ -64,8 +64,9 @@ def mistakes_of(path: str) -> Iterator[None]:
     """Turns what a wrong config raises while it is read or built into one ValueError that names the config."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError, AssertionError, SyntaxError, NameError) as error:
-        raise ValueError(f'{path}: {error.args[0] if error.args else error}') from error
+    except (KeyError, TypeError, AttributeError, AssertionError, SyntaxError, NameError, RuntimeError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error  # without the quotes of a key
+        raise ValueError(f'{path}: {reason}') from error
 
 
 def trainer(config: Config) -> Runner:
