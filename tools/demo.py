@@ -16,13 +16,10 @@ CONFIG = Path(__file__).parents[1] / 'configs' / 'classification' / 'nat' / 'nat
 WANTED = 95.0  # percent of the test digits
 
 PHOTOGRAPHS = {
-    'chelsea': '12,10',
-    'rocket': '16,16',
+    'chelsea': ('12,10', 'A cat (CC0, Stefan van der Walt): one of the ten classes that the model knows.'),
+    'rocket': ('16,16', 'A rocket (public domain, SpaceX): none of the ten, so the model names what is nearest.'),
 }
-"""Photograph that scikit-image ships -> pixel whose attention is drawn, of the 32 x 32 that the model sees.
-
-Chelsea (CC0, Stefan van der Walt) is a cat and shall be called one; no class fits the rocket (public domain, SpaceX).
-"""
+"""Photograph that scikit-image ships -> pixel whose attention is drawn, of the 32 x 32 that the model sees; a remark."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,13 +65,14 @@ def classify(args: argparse.Namespace) -> int:
     from PIL import Image
     from skimage import data
 
-    for name, pixel in PHOTOGRAPHS.items():
+    for name, (pixel, remark) in PHOTOGRAPHS.items():
         path = args.out / f'{name}.png'
         args.out.mkdir(parents=True, exist_ok=True)
         Image.fromarray(getattr(data, name)()).save(path)
         status = command(predict.main, 'predict', MODEL, path, '--attention', pixel, '--out', args.out)
         if status:
             return status
+        print(f'{remark}\n')
     return 0
 
 

@@ -151,6 +151,6 @@ def test_set_input_size_keeps_frozen_parameters_frozen(name):
     model.set_input_size((96, 64))
     assert not any(p.requires_grad for p in model.parameters())
     with torch.no_grad():
-        assert model(images(96, 64)).shape == (2, 1000)
+        assert model(images(96, 64)).shape == (2, model.num_classes)
     with pytest.raises(ValueError, match='-3'):
         model.set_input_size(-3)
