@@ -19,7 +19,7 @@ PHOTOGRAPHS = {
     'chelsea': ('12,10', 'A cat (CC0, Stefan van der Walt): one of the ten classes that the model knows.'),
     'rocket': ('16,16', 'A rocket (public domain, SpaceX): none of the ten, so the model names what is nearest.'),
 }
-"""Photograph that scikit-image ships -> pixel whose attention is drawn, of the 32 x 32 that the model sees; a remark."""
+"""Photograph of scikit-image -> pixel whose attention is drawn, of the 32 x 32 that the model sees, and a remark."""
 
 
 def build_parser() -> argparse.ArgumentParser:
