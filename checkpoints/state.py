@@ -193,8 +193,12 @@ def save_safetensors(
         key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in state_dict.items()
     }
     with replacing(Path(path)) as temporary:
+        # safetensors writes a private file whatever the umask says
+        temporary.touch()
+        mode = temporary.stat().st_mode
         try:
             save_file(tensors, temporary, {'format': 'pt', **(metadata or {})})
         except SafetensorError as error:
             raise OSError(str(error)) from error
         _sort_metadata(temporary)
+        temporary.chmod(mode)

@@ -280,3 +280,9 @@ def test_write_refused_by_the_system_leaves_nothing(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_saved_weights_are_as_readable_as_any_new_file(tmp_path):
+    (tmp_path / 'any').touch()
+    save_safetensors({'a': torch.zeros(1)}, tmp_path / 'a.safetensors')
+    assert (tmp_path / 'a.safetensors').stat().st_mode == (tmp_path / 'any').stat().st_mode
