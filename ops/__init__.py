@@ -5,6 +5,7 @@ from typing import Any
 
 NEIGHBORHOOD = 'ops.window.neighborhood'
 PLACES = {
+    'GlobalAttention': 'ops.window.global_attention',
     'na1d': NEIGHBORHOOD,
     'na2d': NEIGHBORHOOD,
     'na3d': NEIGHBORHOOD,

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ class Comparison:
 
 Result = tuple[list[Comparison], int]
 """Comparisons, and the number of our parameters."""
+
+Jobs = dict[str, Callable[[], Result]]
+"""What computes an operator, such as a backend -> the comparison."""
 
 
 class Arrays:

@@ -1,9 +1,8 @@
-"""Which operator of ours answers to which reference; an operator without parameters compares each of its backends.
+"""Neighborhood attention has no parameters of its own: each of its backends is compared.
 
 Letters: B batch, N heads, D channels per head, H W positions.
 """
 
-import fnmatch
 import functools
 from collections.abc import Callable
 from typing import cast
@@ -13,10 +12,7 @@ from torch import Tensor
 
 from ops.window.neighborhood import BACKENDS, na1d, na2d, na3d
 from ops.window.neighborhood.functional import make_window
-from zoo.golden.reference import Reference, Result, Unmapped
-
-Jobs = dict[str, Callable[[], Result]]
-"""What computes it, such as a backend -> the comparison."""
+from zoo.golden.reference import Jobs, Reference, Result, Unmapped
 
 
 def neighborhood(reference: Reference, device: torch.device) -> Jobs:
@@ -50,22 +46,4 @@ def neighborhood(reference: Reference, device: torch.device) -> Jobs:
     return {name: functools.partial(compare, name) for name in able}
 
 
-OPERATORS: dict[str, Callable[[Reference, torch.device], Jobs]] = {
-    'na[123]d_*': neighborhood,
-}
-"""Shell pattern of a reference's own name -> its comparisons: a function, or a `ModuleOperator`."""
-
-
-def jobs(reference: Reference, device: torch.device) -> Jobs:
-    """The comparisons of an operator.
-
-    Raises:
-        Unmapped: nothing describes the case, or no operator of ours answers to it.
-    """
-    if not reference.config:
-        raise Unmapped('no json beside it and no index of its folder describes this case')
-    title = reference.config.get('op', reference.title)
-    for pattern, make in OPERATORS.items():
-        if fnmatch.fnmatch(title, pattern):
-            return make(reference, device)
-    raise Unmapped(f'no entry of OPERATORS in zoo/golden/operators.py matches {title}')
+OPERATORS = {'na[123]d_*': neighborhood}

@@ -1,0 +1,79 @@
+"""Every operator by a short name, under one signature: `build('na', dim=96, num_heads=3, kernel_size=7)`.
+
+Mixers take (B, H, W, C), gates and convolutional blocks (B, C, H, W); all keep the shape.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+import ops
+
+NHWC, NCHW = 'NHWC', 'NCHW'
+
+
+@dataclass(frozen=True)
+class Op:
+    """How an operator is built by name.
+
+    Args:
+        cls: name of its class in `ops`.
+        layout: of its input and output, 'NHWC' or 'NCHW'.
+        defaults: options that its class asks for, or that fit the middle of a backbone better than its own.
+    """
+
+    cls: str
+    layout: str = NHWC
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def module_class(self) -> type[nn.Module]:
+        """The class itself, imported on first use."""
+        return getattr(ops, self.cls)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option of the class but `dim`, `num_heads`, `device` and `dtype`, with its default."""
+        parameters = inspect.signature(self.module_class).parameters.values()
+        own = {p.name: p.default for p in parameters if p.name not in ('dim', 'num_heads', 'device', 'dtype')}
+        return {**own, **self.defaults}
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether the class takes `num_heads`."""
+        return 'num_heads' in inspect.signature(self.module_class).parameters
+
+
+OPS: dict[str, Op] = {
+    'attention': Op('GlobalAttention'),
+    'attention_rpb': Op('RelativePositionAttention', defaults=dict(input_size=(14, 14))),
+    'na': Op('NeighborhoodAttention2D', defaults=dict(kernel_size=7)),
+}
+"""Name -> operator. What stands here is tested by tests/ops/test_every_op.py and listed in ops/README.md."""
+
+
+def build(name: str, dim: int, num_heads: int | None = None, **options: Any) -> nn.Module:
+    """An operator by its name; its layout is `OPS[name].layout`.
+
+    Args:
+        name: key of `OPS`.
+        dim: channels.
+        num_heads: attention heads, of 32 channels when None; not used by an operator without heads.
+        options: arguments of the operator's class, and `device` and `dtype`.
+
+    Raises:
+        ValueError: there is no such operator, or a value that it refuses.
+        TypeError: an option that it does not have; the message lists those it has.
+    """
+    if name not in OPS:
+        raise ValueError(f'there is no operator {name!r}; choose one of: {", ".join(OPS)}')
+    op = OPS[name]
+    known = {*op.options, 'device', 'dtype'}
+    if strangers := sorted(set(options) - known):
+        raise TypeError(f'{name} has no option {", ".join(strangers)}; it has: {", ".join(sorted(known))}')
+    heads = dict(num_heads=max(dim // 32, 1) if num_heads is None else num_heads) if op.has_heads else {}
+    return op.module_class(dim, **heads, **{**op.defaults, **options})

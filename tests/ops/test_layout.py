@@ -1,0 +1,36 @@
+"""Windows and back."""
+
+import pytest
+import torch
+
+from ops._layout import from_windows, pad_to_multiple, pair, to_windows
+
+
+def test_windows_are_read_row_by_row_and_put_back():
+    x = torch.arange(2 * 4 * 6).reshape(2, 4, 6, 1)
+    windows = to_windows(x, (2, 3))
+    assert windows.shape == (2 * 4, 6, 1)
+    assert windows[1].flatten().tolist() == [3, 4, 5, 9, 10, 11]
+    assert torch.equal(from_windows(windows, (2, 3), (4, 6)), x)
+
+
+def test_empty_batch():
+    x = torch.empty(0, 4, 6, 3)
+    assert from_windows(to_windows(x, (2, 2)), (2, 2), (4, 6)).shape == x.shape
+
+
+def test_padding_is_zero_at_the_bottom_and_right():
+    x = torch.ones(1, 3, 4, 2)
+    padded = pad_to_multiple(x, (2, 3))
+    assert padded.shape == (1, 4, 6, 2)
+    assert torch.equal(padded[:, :3, :4], x)
+    assert padded.sum() == x.sum()
+    assert pad_to_multiple(x, (3, 2)) is x
+
+
+def test_one_or_two_numbers():
+    assert pair(3, 'window') == (3, 3)
+    assert pair([2, 5], 'window') == (2, 5)
+    for wrong in (0, (1, 2, 3), (4, -1)):
+        with pytest.raises(ValueError, match='window must be one or two numbers above 0'):
+            pair(wrong, 'window')
