@@ -5,7 +5,13 @@ from typing import Any
 
 NEIGHBORHOOD = 'ops.window.neighborhood'
 PLACES = {
+    'BAM': 'ops.gate.bam',
+    'CBAM': 'ops.gate.cbam',
+    'CoordinateAttention': 'ops.gate.coordinate',
+    'EfficientChannelAttention': 'ops.gate.eca',
     'GlobalAttention': 'ops.window.global_attention',
+    'SqueezeExcitation': 'ops.gate.se',
+    'TripletAttention': 'ops.gate.triplet',
     'na1d': NEIGHBORHOOD,
     'na2d': NEIGHBORHOOD,
     'na3d': NEIGHBORHOOD,

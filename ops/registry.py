@@ -51,7 +51,13 @@ class Op:
 OPS: dict[str, Op] = {
     'attention': Op('GlobalAttention'),
     'attention_rpb': Op('RelativePositionAttention', defaults=dict(input_size=(14, 14))),
+    'bam': Op('BAM', NCHW),
+    'cbam': Op('CBAM', NCHW),
+    'coordinate': Op('CoordinateAttention', NCHW),
+    'eca': Op('EfficientChannelAttention', NCHW),
     'na': Op('NeighborhoodAttention2D', defaults=dict(kernel_size=7)),
+    'se': Op('SqueezeExcitation', NCHW),
+    'triplet': Op('TripletAttention', NCHW),
 }
 """Name -> operator. What stands here is tested by tests/ops/test_every_op.py and listed in ops/README.md."""
 
