@@ -18,6 +18,10 @@ PLACES = {
     'NeighborhoodAttention1D': NEIGHBORHOOD,
     'NeighborhoodAttention2D': NEIGHBORHOOD,
     'NeighborhoodAttention3D': NEIGHBORHOOD,
+    'BranchedAttention': 'ops.window.cross_shaped',
+    'CrossShapedWindowAttention': 'ops.window.cross_shaped',
+    'StripeAttention': 'ops.window.cross_shaped',
+    'ShiftedWindowAttention': 'ops.window.shifted_window',
     'RelativePositionAttention': 'ops.window.relative_attention',
 }
 

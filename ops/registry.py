@@ -55,6 +55,8 @@ OPS: dict[str, Op] = {
     'cbam': Op('CBAM', NCHW),
     'coordinate': Op('CoordinateAttention', NCHW),
     'eca': Op('EfficientChannelAttention', NCHW),
+    'cross_shaped': Op('CrossShapedWindowAttention'),
+    'shifted_window': Op('ShiftedWindowAttention', defaults=dict(shift_size=3)),
     'na': Op('NeighborhoodAttention2D', defaults=dict(kernel_size=7)),
     'se': Op('SqueezeExcitation', NCHW),
     'triplet': Op('TripletAttention', NCHW),
