@@ -9,6 +9,9 @@ PLACES = {
     'CBAM': 'ops.gate.cbam',
     'CoordinateAttention': 'ops.gate.coordinate',
     'EfficientChannelAttention': 'ops.gate.eca',
+    'agent_attention': 'ops.linear.agent',
+    'AgentAttention': 'ops.linear.agent',
+    'AgentCore': 'ops.linear.agent',
     'GlobalAttention': 'ops.window.global_attention',
     'SqueezeExcitation': 'ops.gate.se',
     'TripletAttention': 'ops.gate.triplet',
@@ -22,7 +25,9 @@ PLACES = {
     'CrossShapedWindowAttention': 'ops.window.cross_shaped',
     'StripeAttention': 'ops.window.cross_shaped',
     'ShiftedWindowAttention': 'ops.window.shifted_window',
+    'ReducedAgentAttention': 'ops.linear.agent',
     'RelativePositionAttention': 'ops.window.relative_attention',
+    'SpatialReductionAttention': 'ops.linear.spatial_reduction',
 }
 
 

@@ -49,6 +49,8 @@ class Op:
 
 
 OPS: dict[str, Op] = {
+    'agent': Op('AgentAttention'),
+    'agent_reduced': Op('ReducedAgentAttention', defaults=dict(sr_ratio=2)),
     'attention': Op('GlobalAttention'),
     'attention_rpb': Op('RelativePositionAttention', defaults=dict(input_size=(14, 14))),
     'bam': Op('BAM', NCHW),
@@ -60,6 +62,7 @@ OPS: dict[str, Op] = {
     'na': Op('NeighborhoodAttention2D', defaults=dict(kernel_size=7)),
     'se': Op('SqueezeExcitation', NCHW),
     'triplet': Op('TripletAttention', NCHW),
+    'sra': Op('SpatialReductionAttention', defaults=dict(sr_ratio=2)),
 }
 """Name -> operator. What stands here is tested by tests/ops/test_every_op.py and listed in ops/README.md."""
 

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 
 class GlobalAttention(nn.Module):
-    """(B, H, W, C) -> (B, H, W, C). Work: 4 * C * C + 2 * H * W * C multiply-adds for each position.
+    """(B, H, W, C) -> (B, H, W, C), or (B, L, C) -> (B, L, C).
+
+    Work: 4 * C * C + 2 * H * W * C multiply-adds for each position.
 
     Args:
         dim: channels C.
@@ -51,7 +53,7 @@ class GlobalAttention(nn.Module):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = self.qkv(x.flatten(1, -2)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         dropout_p = self.attn_drop if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=self.scale)
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(x.shape)))

@@ -1,0 +1,1 @@
+"""Attention whose work grows with the number of positions, not with its square."""

@@ -1,0 +1,336 @@
+"""Agent attention: a few agent tokens, pooled from the queries, look at all keys; all queries look at the agents.
+
+Paper: https://arxiv.org/abs/2312.08874
+Code: https://github.com/LeapLabTHU/Agent-Attention (no licence file), agent_transformer/models and downstream
+Letters: B batch, P prefix tokens such as a class token, H W height and width in positions, C channels, N heads,
+    D channels per head, A agents on a grid of h x w, R reduction of keys and values.
+
+The four bodies of the paper are one core: over a whole map with a class token (DeiT), over a map with pooled keys and
+values (PVT), over each window (Swin) and over each stripe (CSWin). The paper's code makes the biases for one size of
+map; at another size they are resized here as its loader and its dense networks do.
+"""
+
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ops._layout import pair
+from ops.linear.spatial_reduction import SpatialReductionAttention, reduced_size
+
+BASE = 7
+"""Side of the map that `an_bias` and `na_bias` are learned on, whatever the size of the map."""
+
+
+def agent_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    agents: Tensor,
+    agent_bias: Tensor | None = None,
+    query_bias: Tensor | None = None,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """softmax(q agents + query_bias) softmax(agents k + agent_bias) v. Work: 2 * N * D * A * (L + S) multiply-adds.
+
+    Args:
+        q: (B, N, L, D).
+        k: (B, N, S, D).
+        v: (B, N, S, D).
+        agents: (B, N, A, D).
+        agent_bias: (1, N, A, S), of the scores of agents and keys.
+        query_bias: (1, N, L, A), of the scores of queries and agents.
+        scale: factor of both scores; D ** -0.5 when None.
+        dropout_p: dropout ratio of both attention weights.
+
+    Returns:
+        (B, N, L, D).
+    """
+    gathered = F.scaled_dot_product_attention(agents, k, v, agent_bias, dropout_p, scale=scale)
+    return F.scaled_dot_product_attention(q, agents, gathered, query_bias, dropout_p, scale=scale)
+
+
+def resize_axis(table: Tensor, length: int) -> Tensor:
+    """(N, A, L) -> (N, A, length), linear."""
+    return table if table.shape[-1] == length else F.interpolate(table, size=length, mode='linear')
+
+
+def resize_plane(table: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, A, H, W) -> (N, A, *size), bilinear, corners not aligned."""
+    return table if tuple(table.shape[-2:]) == size else F.interpolate(table, size=size, mode='bilinear')
+
+
+AXIS = {'ah_bias': 3, 'aw_bias': 4, 'ha_bias': 2, 'wa_bias': 3}
+"""The axis of each bias that is as long as the map is high or wide."""
+
+
+def resize_axis_bias(bias: Tensor, shape: torch.Size) -> Tensor:
+    """One of `ah_bias`, `aw_bias`, `ha_bias` and `wa_bias` -> `shape`, that of another map, linearly along its axis."""
+    changed = [axis for axis, (old, new) in enumerate(zip(bias.shape, shape)) if old != new]
+    if bias.ndim != len(shape) or len(changed) > 1:
+        raise ValueError(f'an axis bias of shape {tuple(bias.shape)} cannot be resized to {tuple(shape)}')
+    for axis in changed:
+        last = bias.movedim(axis, -1)
+        bias = resize_axis(last.flatten(0, -2)[None], shape[axis])[0].unflatten(0, last.shape[:-1]).movedim(-1, axis)
+    return bias
+
+
+class AgentCore(nn.Module):
+    """(B, P + H * W, C) and twice (B, P + H' * W', C) -> (B, P + H * W, C): agent attention without its projections.
+
+    Agents are the means of h x w cells of the queries. The scores of agents and keys have a learned bias per agent
+    and position, the sum of `an_bias` (7 x 7, resized bilinearly), `ah_bias` (per row) and `aw_bias` (per column); so
+    have the scores of queries and agents (`na_bias`, `ha_bias`, `wa_bias`), and prefix tokens have `ac_bias` and
+    `ca_bias`. A depthwise convolution of the values is added at the positions of the map.
+
+    Work: 4 * A * C + 9 * C multiply-adds for each position.
+
+    Args:
+        dim: channels C.
+        num_heads: heads N; must divide `dim`.
+        input_size: H and W that the biases per row and column are made for; others take them resized linearly.
+        agent_num: agents A that the biases are made for, a square number.
+        kv_size: H' and W' that the biases of the keys are made for; `input_size` when None.
+        agent_shape: grid h x w of agents; the square of `agent_num` when None. For another grid every bias is resized
+            bilinearly over its agents too, as the dense networks of the paper do.
+        prefix_tokens: number P of tokens before those of the map; they are queries and keys, not agents.
+        kernel_size: of the depthwise convolution.
+        qk_scale: factor of the scores; (C / N) ** -0.5 when None.
+        attn_drop: dropout ratio of both attention weights.
+        device: where the parameters are made.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: `num_heads` does not divide `dim`, `agent_num` is not a square number, or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        input_size: int | tuple[int, int],
+        agent_num: int = 49,
+        kv_size: int | tuple[int, int] | None = None,
+        agent_shape: int | tuple[int, int] | None = None,
+        prefix_tokens: int = 0,
+        kernel_size: int = 3,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        side = isqrt(max(agent_num, 0))
+        if num_heads < 1 or dim % num_heads:
+            raise ValueError(f'dim {dim} is not a multiple of num_heads {num_heads}')
+        if side < 1 or side**2 != agent_num:
+            raise ValueError(f'agent_num must be a square number, such as {max(side, 1) ** 2}, got {agent_num}')
+        input_size = pair(input_size, 'input_size')
+        kv_size = input_size if kv_size is None else pair(kv_size, 'kv_size')
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f'kernel_size must be odd, got {kernel_size}')
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        self.num_heads, self.agent_num, self.prefix_tokens = num_heads, agent_num, prefix_tokens
+        self.agent_shape = (side, side) if agent_shape is None else pair(agent_shape, 'agent_shape')
+        self.scale = (dim // num_heads) ** -0.5 if qk_scale is None else qk_scale
+        self.attn_drop = attn_drop
+        self.dwc = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, **dd)
+        self.an_bias = nn.Parameter(torch.empty(num_heads, agent_num, BASE, BASE, **dd))
+        self.na_bias = nn.Parameter(torch.empty(num_heads, agent_num, BASE, BASE, **dd))
+        self.ah_bias = nn.Parameter(torch.empty(1, num_heads, agent_num, kv_size[0], 1, **dd))
+        self.aw_bias = nn.Parameter(torch.empty(1, num_heads, agent_num, 1, kv_size[1], **dd))
+        self.ha_bias = nn.Parameter(torch.empty(1, num_heads, input_size[0], 1, agent_num, **dd))
+        self.wa_bias = nn.Parameter(torch.empty(1, num_heads, 1, input_size[1], agent_num, **dd))
+        if prefix_tokens:
+            self.ac_bias = nn.Parameter(torch.empty(1, num_heads, agent_num, prefix_tokens, **dd))
+            self.ca_bias = nn.Parameter(torch.empty(1, num_heads, prefix_tokens, agent_num, **dd))
+        for bias in self.parameters(recurse=False):
+            nn.init.trunc_normal_(bias, std=0.02)
+
+    def resize_biases(self, input_size: tuple[int, int], kv_size: tuple[int, int] | None = None) -> None:
+        """Make the biases per row and column those of other sizes: new, linearly resized parameters."""
+        kv_size = input_size if kv_size is None else kv_size
+        sizes = {'ah_bias': kv_size[0], 'aw_bias': kv_size[1], 'ha_bias': input_size[0], 'wa_bias': input_size[1]}
+        for name, length in sizes.items():
+            old = getattr(self, name)
+            shape = [length if i == AXIS[name] else side for i, side in enumerate(old.shape)]
+            new = resize_axis_bias(old.detach(), torch.Size(shape)).clone()
+            setattr(self, name, nn.Parameter(new, requires_grad=old.requires_grad))
+
+    def over_agents(self, bias: Tensor) -> Tensor:
+        """(N, agent_num, L) -> (N, A, L): bilinearly from the agents of the biases to those of `agent_shape`."""
+        side = isqrt(self.agent_num)
+        grids = resize_plane(bias.transpose(1, 2).unflatten(2, (side, side)), self.agent_shape)
+        return grids.flatten(2).transpose(1, 2)
+
+    def bias(
+        self, plane: Tensor, rows: Tensor, columns: Tensor, prefix: Tensor | None, grid: tuple[int, int]
+    ) -> Tensor:
+        """(N, agent_num, 7, 7), (N, agent_num, H0), (N, agent_num, W0), (N, agent_num, P) -> (1, N, A, P + H * W)."""
+        axes = resize_axis(rows, grid[0])[..., None] + resize_axis(columns, grid[1])[..., None, :]
+        bias = (resize_plane(plane, grid) + axes).flatten(2)
+        if prefix is not None:
+            bias = torch.cat([prefix, bias], dim=2)
+        return self.over_agents(bias)[None]
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], kv_grid: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Queries of a map of `grid` (H, W), keys and values of one of `kv_grid`, the same when None."""
+        kv_grid = grid if kv_grid is None else kv_grid
+        heads, prefix = (self.num_heads, -1), self.prefix_tokens
+        ac, ca = (self.ac_bias[0], self.ca_bias[0].mT) if prefix else (None, None)
+        agent_bias = self.bias(self.an_bias, self.ah_bias[0, ..., 0], self.aw_bias[0, :, :, 0], ac, kv_grid)
+        query_bias = self.bias(self.na_bias, self.ha_bias[0, :, :, 0].mT, self.wa_bias[0, :, 0].mT, ca, grid).mT
+        agents = F.adaptive_avg_pool2d(q[:, prefix:].transpose(1, 2).unflatten(2, grid), self.agent_shape)
+        x = agent_attention(
+            q.unflatten(2, heads).transpose(1, 2),
+            k.unflatten(2, heads).transpose(1, 2),
+            v.unflatten(2, heads).transpose(1, 2),
+            agents.flatten(2).unflatten(1, heads).transpose(2, 3),
+            agent_bias.to(q.dtype),
+            query_bias.to(q.dtype),
+            self.scale,
+            self.attn_drop if self.training else 0.0,
+        )
+        values = resize_plane(v[:, prefix:].transpose(1, 2).unflatten(2, kv_grid), grid)
+        return x.transpose(1, 2).flatten(2) + F.pad(self.dwc(values).flatten(2).transpose(1, 2), (0, 0, prefix, 0))
+
+    def extra_repr(self) -> str:
+        return f'num_heads={self.num_heads}, agent_shape={self.agent_shape}, prefix_tokens={self.prefix_tokens}'
+
+
+class AgentAttention(nn.Module):
+    """(B, H, W, C) -> (B, H, W, C), or (B, P + H * W, C) and its grid -> the same: agent attention over a whole map.
+
+    Work: 4 * C * C + 4 * A * C + 9 * C multiply-adds for each position. Windows are maps of their own, given as
+    (B * windows, height, width, C).
+
+    Args:
+        dim: channels C.
+        num_heads: heads N; must divide `dim`.
+        input_size: H and W that the biases per row and column are made for; others take them resized.
+        agent_num: agents A that the biases are made for, a square number.
+        agent_shape: grid of agents; the square of `agent_num` when None.
+        prefix_tokens: number P of tokens before those of the map.
+        kernel_size: of the depthwise convolution of the values.
+        qkv_bias: give `qkv` a bias.
+        qk_scale: factor of the scores; (C / N) ** -0.5 when None.
+        attn_drop: dropout ratio of the attention weights.
+        proj_drop: dropout ratio of the output.
+        device: where the parameters are made.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: `num_heads` does not divide `dim`, `agent_num` is not a square number, or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        input_size: int | tuple[int, int] = 14,
+        agent_num: int = 49,
+        agent_shape: int | tuple[int, int] | None = None,
+        prefix_tokens: int = 0,
+        kernel_size: int = 3,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        self.core = AgentCore(
+            dim,
+            num_heads,
+            input_size,
+            agent_num,
+            agent_shape=agent_shape,
+            prefix_tokens=prefix_tokens,
+            kernel_size=kernel_size,
+            qk_scale=qk_scale,
+            attn_drop=attn_drop,
+            **dd,
+        )
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, **dd)
+        self.proj = nn.Linear(dim, dim, **dd)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def set_input_size(self, input_size: tuple[int, int]) -> None:
+        """Make the biases per row and column those of another map size: new, linearly resized parameters."""
+        self.core.resize_biases(input_size)
+
+    def forward(self, x: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """A map, or prefix tokens and the tokens of a map of `grid` (H, W)."""
+        q, k, v = self.qkv(x).flatten(1, -2).chunk(3, dim=-1)
+        out = self.core(q, k, v, (x.shape[1], x.shape[2]) if grid is None else grid)
+        return self.proj_drop(self.proj(out.reshape(x.shape)))
+
+
+class ReducedAgentAttention(SpatialReductionAttention):
+    """(B, H, W, C) -> (B, H, W, C): agent attention with keys and values of every R x R cell, as in the pyramid of PVT.
+
+    Work: (2 + 3 / R ** 2 + 1) * C * C + 2 * A * C * (1 + 1 / R ** 2) + 9 * C multiply-adds for each position.
+
+    Args:
+        dim: channels C.
+        num_heads: heads N; must divide `dim`.
+        sr_ratio: side R of the cells that share a key and a value; every position has its own when 1.
+        input_size: H and W that the biases per row and column are made for; others take them resized.
+        agent_num: agents A that the biases are made for, a square number.
+        agent_shape: grid of agents; the square of `agent_num` when None.
+        kernel_size: of the depthwise convolution of the values.
+        qkv_bias: give `q` and `kv` biases.
+        qk_scale: factor of the scores; (C / N) ** -0.5 when None.
+        attn_drop: dropout ratio of the attention weights.
+        proj_drop: dropout ratio of the output.
+        device: where the parameters are made.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: `num_heads` does not divide `dim`, `agent_num` is not a square number, or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        sr_ratio: int = 1,
+        input_size: int | tuple[int, int] = 14,
+        agent_num: int = 49,
+        agent_shape: int | tuple[int, int] | None = None,
+        kernel_size: int = 3,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(dim, num_heads, sr_ratio, qkv_bias, qk_scale, attn_drop, proj_drop, device, dtype)
+        self.core = AgentCore(
+            dim,
+            num_heads,
+            input_size,
+            agent_num,
+            reduced_size(pair(input_size, 'input_size'), sr_ratio),
+            agent_shape,
+            kernel_size=kernel_size,
+            qk_scale=qk_scale,
+            attn_drop=attn_drop,
+            device=device,
+            dtype=dtype,
+        )
+
+    def set_input_size(self, input_size: tuple[int, int]) -> None:
+        """Make the biases per row and column those of another map size: new, linearly resized parameters."""
+        self.core.resize_biases(input_size, reduced_size(input_size, self.sr_ratio))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.core(q, k, v, grid, reduced_size(grid, self.sr_ratio))
