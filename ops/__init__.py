@@ -12,6 +12,7 @@ PLACES = {
     'agent_attention': 'ops.linear.agent',
     'AgentAttention': 'ops.linear.agent',
     'AgentCore': 'ops.linear.agent',
+    'FocalModulation': 'ops.conv.focal_modulation',
     'GlobalAttention': 'ops.window.global_attention',
     'SqueezeExcitation': 'ops.gate.se',
     'TripletAttention': 'ops.gate.triplet',

@@ -1,0 +1,1 @@
+"""Convolutional mixers: context gathered by depthwise convolutions."""
