@@ -21,6 +21,7 @@ else:
 
 FOLDER = Path(__file__).parent
 LICENSES = ('MIT', 'Apache-2.0', 'BSD-2-Clause', 'BSD-3-Clause', 'CC-BY-4.0', 'CC-BY-NC-4.0', 'CC-BY-NC-SA-4.0', 'none')
+CROP_MODES = ('center', 'squash', 'border')
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'lanczos')
 
 
@@ -36,6 +37,7 @@ class Checkpoint:
         input_size: channels, height and width in pixels.
         num_classes: outputs of the classifier.
         crop_pct: side of the crop over side of the resized image, ratio.
+        crop_mode: in timm's words: 'center' keeps the aspect of an image, 'squash' resizes it to a square.
         interpolation: how images are resized.
         mean: per channel, of pixels in [0, 1].
         std: per channel, of pixels in [0, 1].
@@ -63,6 +65,7 @@ class Checkpoint:
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop_mode: str = 'center'
     url: str | None = None
     file: str | None = None
     hf_hub_id: str | None = None
@@ -121,6 +124,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'interpolation': (lambda value: value in INTERPOLATIONS, f'one of {", ".join(INTERPOLATIONS)}'),
     'mean': (_list_of(_number(-1, 1)), 'a list of numbers, one per channel'),
     'std': (_list_of(_number(0, 10)), 'a list of positive numbers, one per channel'),
+    'crop_mode': (lambda value: value in CROP_MODES, f'one of {", ".join(CROP_MODES)}'),
     'url': (_text(r'https?://\S+'), 'an http(s) url'),
     'file': (_inside_package, 'a relative path inside the package checkpoints'),
     'hf_hub_id': (_text(HUB_ID), "'organisation/name' or 'organisation/name@revision'"),

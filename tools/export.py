@@ -213,7 +213,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     config = resolve_model_data_config(model)
     channels, height, width = config['input_size']
     height, width = (args.img_size or height), (args.img_size or width)
-    preparation = {key: config[key] for key in ('mean', 'std', 'interpolation', 'crop_pct')}
+    preparation = {key: config[key] for key in ('mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')}
     about = {'model': name, 'input_size': (channels, height, width), **preparation, 'attnzoo': version('attnzoo')}
     generator = torch.Generator().manual_seed(0)
     # A dynamic batch of 1 would be taken for a constant.

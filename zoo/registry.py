@@ -83,6 +83,7 @@ def pretrained_cfg(
             num_classes=entry.num_classes,
             input_size=entry.input_size,
             crop_pct=entry.crop_pct,
+            crop_mode=entry.crop_mode,
             interpolation=entry.interpolation,
             mean=entry.mean,
             std=entry.std,

@@ -37,11 +37,8 @@ def test_catalogue_entries_are_pretrained_configurations(family):
         assert zoo.family_of(model) == family
         for tag, entry in entries.items():
             cfg = get_pretrained_cfg(f'{model}.{tag}')
-            assert (cfg.input_size, cfg.num_classes, cfg.crop_pct) == (
-                entry.input_size,
-                entry.num_classes,
-                entry.crop_pct,
-            )
+            for field in ('input_size', 'num_classes', 'crop_pct', 'crop_mode', 'interpolation'):
+                assert getattr(cfg, field) == getattr(entry, field)
             assert cfg.has_weights
         assert timm.is_model_pretrained(model)
 
