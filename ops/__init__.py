@@ -27,6 +27,8 @@ PLACES = {
     'StripeAttention': 'ops.window.cross_shaped',
     'ShiftedWindowAttention': 'ops.window.shifted_window',
     'ReducedAgentAttention': 'ops.linear.agent',
+    'DeformableTokenMerging': 'ops.conv.deformable_merging',
+    'HiLoAttention': 'ops.linear.hilo',
     'RelativePositionAttention': 'ops.window.relative_attention',
     'SpatialReductionAttention': 'ops.linear.spatial_reduction',
 }

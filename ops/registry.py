@@ -60,6 +60,7 @@ OPS: dict[str, Op] = {
     'cross_shaped': Op('CrossShapedWindowAttention'),
     'shifted_window': Op('ShiftedWindowAttention', defaults=dict(shift_size=3)),
     'focal_modulation': Op('FocalModulation', defaults=dict(focal_window=3, focal_level=2)),
+    'hilo': Op('HiLoAttention'),
     'na': Op('NeighborhoodAttention2D', defaults=dict(kernel_size=7)),
     'se': Op('SqueezeExcitation', NCHW),
     'triplet': Op('TripletAttention', NCHW),

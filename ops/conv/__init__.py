@@ -1,1 +1,1 @@
-"""Convolutional mixers: context gathered by depthwise convolutions."""
+"""Convolutional operators: context gathered, or positions merged, by convolutions."""
