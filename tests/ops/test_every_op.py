@@ -11,6 +11,9 @@ from tests.ops.conftest import assert_near
 DIM, HEADS = 32, 4
 SIZES = [(1, 1), (1, 7), (13, 37), (14, 14)]
 
+UNEVEN = {'gaam'}
+"""Operators whose last head takes the channels that remain."""
+
 every_op = pytest.mark.parametrize('name', OPS)
 
 
@@ -46,7 +49,7 @@ def test_keeps_the_shape_at_any_size_with_gradients(name, size):
 def test_gradient_reaches_every_parameter(name):
     module = module_of(name).train()
     # Three, as over two equal shares a batch norm leaves the bias before it a gradient of exactly 0.
-    module(maps(name, 14, 14, batch=3)).square().sum().backward()
+    module(maps(name, 14, 14, batch=3).requires_grad_()).square().sum().backward()
     assert not [key for key, p in module.named_parameters() if p.grad is None or not p.grad.any()]
 
 
@@ -122,11 +125,11 @@ def test_exports_with_a_free_batch(name):
 
 @every_op
 def test_heads_must_divide_the_channels(name):
-    if OPS[name].has_heads:
+    if OPS[name].has_heads and name not in UNEVEN:
         with pytest.raises(ValueError, match=r'\b32\b.*\b5\b|\b5\b.*\b32\b'):
             build(name, DIM, 5)
     else:
-        assert build(name, DIM, 5)  # the number of heads is of no use and does no harm
+        assert build(name, DIM, 5)  # the number of heads does no harm
 
 
 @every_op
