@@ -5,7 +5,8 @@ import os
 import pytest
 import torch
 
-torch.set_num_threads(max(1, 2 // int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', '1'))))
+if 'OMP_NUM_THREADS' not in os.environ:
+    torch.set_num_threads(max(1, 2 // int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', '1'))))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

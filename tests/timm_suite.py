@@ -38,7 +38,8 @@ def smallest_variants() -> list[str]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Makes timm's module list name our models before its tests are collected."""
-    torch.set_num_threads(2)
+    if 'OMP_NUM_THREADS' not in os.environ:
+        torch.set_num_threads(2)
     _registry._module_to_models[INTERMEDIATES_MODULE].update(zoo.list_models())
 
 

@@ -105,13 +105,15 @@ def _entry_point(
             name, kwargs.pop('pretrained_cfg', None), kwargs.pop('pretrained_cfg_overlay', None)
         )
         strict = kwargs.pop('pretrained_strict', True)
+        # Features stand before these; a dense model's checkpoint has none.
+        unneeded = ('norm', 'head') if kwargs.get('features_only') else ()
         keys: set[str] = set()
 
         def build(device: Any = None, dtype: torch.dtype | None = None, **arguments: Any) -> Backbone:
             with _factory(device, dtype):
                 model = cls(**{**variant, **arguments})
             if pretrained:
-                load_pretrained(model, cfg, strict=strict)
+                load_pretrained(model, cfg, strict=strict, unneeded=unneeded)
             keys.update(model.state_dict())
             return model
 

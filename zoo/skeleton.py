@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
-from timm.layers import ClassifierHead
+from timm.layers import ClassifierHead, LayerNorm2d
 from timm.models import checkpoint_seq
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -67,6 +67,8 @@ class Backbone(nn.Module):
         in_chans: channels of the image.
         global_pool: a pooling of timm, '' for none.
         drop_rate: dropout before the classifier.
+        out_norms: stages whose features are normalised, each by a norm of its own, as dense models want them; True for
+            all. What the next stage takes stays as it is.
         init: applied to every module.
     """
 
@@ -90,9 +92,13 @@ class Backbone(nn.Module):
         in_chans: int = 3,
         global_pool: str = 'avg',
         drop_rate: float = 0.0,
+        out_norms: bool | Sequence[int] = (),
         init: Callable[[nn.Module], None] | None = None,
     ) -> None:
         super().__init__()
+        levels = range(len(stages)) if out_norms is True else sorted(out_norms or ())
+        if not set(levels) <= set(range(len(stages))):
+            raise ValueError(f'out_norms names stages of 0 to {len(stages) - 1}, got {out_norms!r}')
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.feature_info = feature_info
         self.num_features = feature_info[-1]['num_chs']
@@ -101,6 +107,7 @@ class Backbone(nn.Module):
         self.norm = norm
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
+        self.out_norms = nn.ModuleDict({str(i): self.out_norm(feature_info[i]['num_chs']) for i in levels})
         if init is not None:
             self.apply(init)
         self.register_load_state_dict_pre_hook(rename_foreign_keys)
@@ -109,6 +116,11 @@ class Backbone(nn.Module):
     def output_stride(cls, **variant: Any) -> int:
         """Pixels per position of the last map of a variant, before it is built."""
         return 32
+
+    @staticmethod
+    def out_norm(dim: int) -> nn.Module:
+        """The norm of a feature, (B, dim, H, W) -> (B, dim, H, W), see `out_norms`."""
+        return LayerNorm2d(dim, eps=1e-5)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, num_features, H', W'), normalised, not pooled."""
@@ -137,7 +149,7 @@ class Backbone(nn.Module):
         Args:
             x: images.
             indices: the last n stages if int, all if None, else the chosen ones.
-            norm: apply the last normalisation to the last stage's map.
+            norm: apply the last normalisation to the last stage's map, unless that has one of `out_norms`.
             stop_early: leave out the stages after the last one chosen.
             output_fmt: 'NCHW' or 'NHWC', of the intermediates.
             intermediates_only: leave out the final features.
@@ -150,7 +162,9 @@ class Backbone(nn.Module):
         x = self.stem(x)
         for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             x = stage(x)
-            if i in take:
+            if str(i) in self.out_norms and i in take:
+                taken.append(self.out_norms[str(i)](x))
+            elif i in take:
                 taken.append(self.norm(x) if norm and i == end else x)
         if output_fmt == 'NHWC':
             taken = [t.permute(0, 2, 3, 1) for t in taken]
@@ -162,10 +176,11 @@ class Backbone(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drops the stages after the last chosen one, and what stands on them. Returns the chosen indices."""
+        """Drops the stages after the last chosen one and the norms of those not chosen. Returns the chosen indices."""
         take, last = feature_take_indices(len(self.stages), indices)
         shorter = last < len(self.stages) - 1
         self.stages = self.stages[: last + 1]
+        self.out_norms = nn.ModuleDict({key: norm for key, norm in self.out_norms.items() if int(key) in take})
         if prune_norm or shorter:
             self.norm = nn.Identity()
         if shorter:
@@ -219,7 +234,7 @@ class Backbone(nn.Module):
         blocks: list[tuple[str, tuple[int] | None]] = [(r'^stages\.(\d+)', None)]
         if not coarse:
             blocks = [(r'^stages\.(\d+)\.downsample', (0,)), (r'^stages\.(\d+)\.blocks\.(\d+)', None)]
-        return {'stem': r'^stem', 'blocks': [*blocks, (r'^norm', (99999,))]}
+        return {'stem': r'^stem', 'blocks': [*blocks, (r'^norm|^out_norms', (99999,))]}
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
@@ -240,7 +255,7 @@ class HierarchicalBackbone(Backbone):
         reductions: pixels per position after each stage.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0.
         channels_last: layout of the blocks, see `Stage`.
-        head: `num_classes`, `in_chans`, `global_pool`, `drop_rate` and `init` of `Backbone`.
+        head: `num_classes`, `in_chans`, `global_pool`, `drop_rate`, `out_norms` and `init` of `Backbone`.
     """
 
     def __init__(

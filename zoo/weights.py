@@ -40,13 +40,21 @@ def load_checkpoint(
     return load_state_dict(model, checkpoints.read_state_dict(path, use_ema=use_ema), strict=strict, origin=str(path))
 
 
-def load_pretrained(model: nn.Module, cfg: PretrainedCfg, *, strict: bool = True) -> Coverage:
+def load_pretrained(
+    model: nn.Module, cfg: PretrainedCfg, *, strict: bool = True, unneeded: Collection[str] = ()
+) -> Coverage:
     """Loads what timm's configuration points to; its order: `state_dict`, `file`, `hf_hub_id`, `url`.
+
+    Args:
+        model: as for `load_checkpoint`.
+        cfg: timm's configuration.
+        strict: as for `load_checkpoint`.
+        unneeded: children of the model that the checkpoint may leave out.
 
     Raises:
         CheckpointError: as `load_checkpoint`, or the configuration names no weights.
     """
-    names = dict(first_conv=cfg.first_conv, classifier=cfg.classifier)
+    names = dict(first_conv=cfg.first_conv, classifier=cfg.classifier, unneeded=unneeded)
     if cfg.state_dict:
         return load_state_dict(model, cfg.state_dict, strict=strict, origin='pretrained_cfg.state_dict', **names)
     source = _source_of(cfg)
@@ -80,12 +88,15 @@ def fit(
     state_dict: Mapping[str, Tensor],
     first_conv: str | None = None,
     classifier: str | None = None,
+    unneeded: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """The tensors of a checkpoint under the model's names and, where that is meant to be, in the model's shapes.
 
     Position tables of another window or resolution are resized by the family's `value_rules`; a first convolution of
     another number of channels is summed or repeated as timm does; a classifier is left out where the model has none,
-    and replaced by the model's own, with a warning, where the number of classes differs. Nothing else is changed.
+    and replaced by the model's own, with a warning, where the number of classes differs. The norms of features stay as
+    they are where the checkpoint is a classifier's, and so do the children named in `unneeded` that it leaves out.
+    Nothing else is changed.
     """
     cfg = getattr(model, 'pretrained_cfg', None) or {}
     first_conv = first_conv or cfg.get('first_conv')
@@ -112,6 +123,9 @@ def fit(
         elif given[key].shape[1:] == wanted[key].shape[1:] and given[key].shape[0] != wanted[key].shape[0]:
             _logger.warning('%s has %d classes, the model %d: its own stays', key, len(given[key]), len(wanted[key]))
             given[key] = wanted[key]
+    fresh = (*unneeded, 'out_norms')
+    absent = {name for name in fresh if not any(key.startswith(f'{name}.') for key in given)}
+    given.update({key: tensor for key, tensor in wanted.items() if key.partition('.')[0] in absent})
     return given
 
 

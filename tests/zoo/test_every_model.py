@@ -154,3 +154,20 @@ def test_set_input_size_keeps_frozen_parameters_frozen(name):
         assert model(images(96, 64)).shape == (2, model.num_classes)
     with pytest.raises(ValueError, match='-3'):
         model.set_input_size(-3)
+
+
+def test_output_norms_stand_beside_the_backbone(name):
+    plain = lively(timm.create_model(name)).eval()
+    level = timm.create_model(name, features_only=True).out_indices[-1]
+    options = dict(features_only=True, out_norms=(level,), pretrained=True)
+    normed = timm.create_model(name, **options, pretrained_cfg_overlay=dict(state_dict=plain.state_dict())).eval()
+    # As a dense model's file holds it, without the classifier.
+    dense = {key.removeprefix('model.'): 2 * tensor for key, tensor in normed.state_dict().items()}
+    again = timm.create_model(name, **options, pretrained_cfg_overlay=dict(state_dict=dense)).eval()
+    assert all(torch.equal(again.state_dict()[f'model.{key}'], tensor) for key, tensor in dense.items())
+    with torch.no_grad():
+        x = images(64, 64)
+        taken = plain.forward_intermediates(x, indices=[level], intermediates_only=True)[0]
+        assert torch.equal(normed(x)[-1], normed.model.out_norms[str(level)](taken))
+    with pytest.raises(ValueError, match='99'):
+        timm.create_model(name, out_norms=(99,))

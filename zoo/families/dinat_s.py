@@ -43,6 +43,7 @@ KEY_RULES = (
     (r'^layers\.(\d+)\.downsample\.', lambda m: f'stages.{int(m[1]) + 1}.downsample.'),
     (r'^layers\.(.+)\.attn\.', r'stages.\1.mixer.'),
     (r'^layers\.', 'stages.'),
+    (r'^norm(\d)\.', r'out_norms.\1.'),
     (r'^head\.(weight|bias)$', r'head.fc.\1'),
 )
 

@@ -52,6 +52,7 @@ KEY_RULES = (
     (r'^levels\.(.+)\.gamma([12])$', r'stages.\1.scale\2.gamma'),
     (r'^levels\.(.+)\.attn\.', r'stages.\1.mixer.'),
     (r'^levels\.', 'stages.'),
+    (r'^norm(\d)\.', r'out_norms.\1.'),
     (r'^head\.(weight|bias)$', r'head.fc.\1'),
 )
 

@@ -11,16 +11,14 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import checkpoints
 import zoo
-from zoo import weights
 from zoo.golden import rule
 from zoo.golden.reference import Comparison, Reference, Result, Unmapped
 
@@ -41,15 +39,11 @@ class Adapter:
         model: our model's name, as a replacement of the pattern. `zoo_` may be left out, and an ending after an
             underscore that no model of ours has (the size of the image) is ignored.
         arguments: the authors' arguments -> ours, beyond those that our model's name implies.
-        norm: pattern of the keys of a dense backbone's output norms; its group is the level.
-        norm_eps: of the output norms.
     """
 
     pattern: str
     model: str = r'\g<0>'
     arguments: Callable[[dict[str, Any]], dict[str, Any]] = pick()
-    norm: str = r'norm(\d)\.'
-    norm_eps: float = 1e-5
 
 
 ADAPTERS = (
@@ -167,40 +161,21 @@ def ends(maps: list[Tensor], count: int) -> list[Tensor]:
 
 @torch.no_grad()
 def check_dense(reference: Reference, device: torch.device) -> Result:
-    """The levels of a detection or segmentation backbone: our classifier without its end, and norms on the outputs."""
-    adapter, _ = resolve(reference)
-    model = create(reference, num_classes=0).eval()
-    state = authors_state_dict(reference, dict(num_classes=0))
-    norms = {key: state.pop(key).to(device) for key in list(state) if re.match(adapter.norm, key)}
-    with saved(reference, state) as file:
-        coverage = weights.load_checkpoint(model, file, strict=False)
-    unfilled = [key for key in coverage.missing if not key.startswith('norm.')]
-    wrong = [*unfilled, *coverage.unexpected, *map(str, coverage.misshapen)]
-    backbone = [p for key, p in model.named_parameters() if key not in coverage.missing]
-    count = sum(tensor.numel() for tensor in (*backbone, *norms.values()))
+    """The levels of a detection or segmentation backbone, as `features_only` gives them."""
+    plan = create(reference, device='meta')
+    places = [place(key, plan) or '' for key in reference.config['keys']]
+    levels = sorted({int(key.split('.')[1]) for key in places if key.startswith('out_norms.')})
+    options: dict[str, Any] = dict(features_only=True, out_norms=levels)
+    with saved(reference, authors_state_dict(reference, dict(out_norms=levels))) as file:
+        model = create(reference, pretrained=True, pretrained_cfg_overlay=dict(file=str(file)), **options).eval()
+    count = sum(parameter.numel() for parameter in model.parameters())
+    complaints = key_complaints(reference, cast(nn.Module, model.model))
     comparisons = [
-        Comparison('keys', len(wrong), 0, f'not one to one: {", ".join(wrong[:4])}'),
+        Comparison('keys', len(complaints), 0, '; '.join(complaints[:4])),
         Comparison('parameters', abs(count - reference.config['params']), 0, f'ours has {count:,} parameters'),
     ]
-    if wrong:
-        return comparisons, count
-    x = rule.images(reference.config['input']).to(device)
-    maps = model.to(device).forward_intermediates(x, intermediates_only=True)  # type: ignore[operator]
-    levels = ends(maps, reference.arrays.features)
-    for level, (weight, bias) in output_norms(norms, adapter.norm).items():
-        levels[level] = normalise(levels[level], weight, bias, adapter.norm_eps)
-    return [*comparisons, *compare_maps(reference, levels)], count
-
-
-def output_norms(norms: dict[str, Tensor], pattern: str) -> dict[int, tuple[Tensor, Tensor]]:
-    """Level -> weight and bias of its norm."""
-    level_of = {key: int(re.match(pattern, key)[1]) for key in norms if key.endswith('weight')}  # type: ignore[index]
-    return {level: (norms[key], norms[key.replace('weight', 'bias')]) for key, level in level_of.items()}
-
-
-def normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Layer norm over the channels, (B, C, H, W) -> (B, C, H, W)."""
-    return F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, eps).permute(0, 3, 1, 2)
+    maps = model.to(device)(rule.images(reference.config['input']).to(device))
+    return [*comparisons, *compare_maps(reference, ends(maps, reference.arrays.features))], count
 
 
 def classes(reference: Reference) -> int:
