@@ -5,8 +5,9 @@ Letters: B batch, C channels, H W height and width in positions.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 
 import torch
@@ -19,6 +20,25 @@ from ops.window.neighborhood import NeighborhoodAttention2D
 from ops.window.relative_attention import resize_table
 
 register_notrace_module(NeighborhoodAttention2D)
+
+
+def _in_block(place: str) -> Callable[[re.Match[str]], str]:
+    """(stage counted from 1, block, ...) -> `place` inside our block."""
+    return lambda match: f'stages.{int(match[1]) - 1}.blocks.{match[2]}.{match.expand(place)}'
+
+
+CSWIN_KEY_RULES = (
+    (r'^stage1_conv_embed\.0\.', 'stem.conv.'),
+    (r'^stage1_conv_embed\.2\.', 'stem.norm.'),
+    (r'^merge(\d)\.', r'stages.\1.downsample.'),
+    (r'^stage(\d)\.(\d+)\.attns\.(\d)\.get_v\.', _in_block(r'mixer.branches.\3.dwc.')),
+    (r'^stage(\d)\.(\d+)\.attns\.', _in_block('mixer.branches.')),
+    (r'^stage(\d)\.(\d+)\.(qkv|proj)\.', _in_block(r'mixer.\3.')),
+    (r'^stage(\d)\.(\d+)\.', _in_block('')),
+    (r'^norm(\d)\.', lambda match: f'out_norms.{int(match[1]) - 1}.'),
+    (r'^head\.(weight|bias)$', r'head.fc.\1'),
+)
+"""From the names of CSWin's code, which the papers that put another attention into its blocks keep, to ours."""
 
 
 class PreNormBlock(nn.Module):
@@ -68,6 +88,21 @@ class PaddedPatchConv(nn.Conv2d):
         # Neither a branch nor `super()`, for the sake of torch.fx and TorchScript.
         bottom, right = -x.shape[2] % self.patch_size, -x.shape[3] % self.patch_size
         return self._conv_forward(F.pad(x, (0, right, 0, bottom)), self.weight, self.bias)
+
+
+class PatchMerging(nn.Module):
+    """(B, C, H, W) -> (B, 2 C, ceil(H / 2), ceil(W / 2)): each 2 x 2 patch joined, normalised and projected."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)).permute(0, 2, 3, 1)
+        # Swin's order of the corners: the row offset runs first.
+        x = torch.cat([x[:, ::2, ::2], x[:, 1::2, ::2], x[:, ::2, 1::2], x[:, 1::2, 1::2]], dim=-1)
+        return self.reduction(self.norm(x)).permute(0, 3, 1, 2)
 
 
 def conv_norm(conv: nn.Module, dim: int, eps: float = 1e-5) -> nn.Sequential:

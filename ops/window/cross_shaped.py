@@ -67,7 +67,7 @@ class StripeAttention(nn.Module):
             raise ValueError(f'dim {dim} is not a multiple of num_heads {num_heads}')
         self.num_heads, self.stripe, self.attn_drop = num_heads, stripe, attn_drop
         self.scale = (dim // num_heads) ** -0.5 if qk_scale is None else qk_scale
-        self.lepe = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, device=device, dtype=dtype)
+        self.dwc = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, device=device, dtype=dtype)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         H, W = q.shape[1:3]
@@ -76,7 +76,7 @@ class StripeAttention(nn.Module):
         q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, values))
         dropout_p = self.attn_drop if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=self.scale)
-        x = x.transpose(1, 2).flatten(2) + self.lepe(values.mT.unflatten(-1, stripe)).flatten(2).mT
+        x = x.transpose(1, 2).flatten(2) + self.dwc(values.mT.unflatten(-1, stripe)).flatten(2).mT
         return from_stripes(x, stripe, (H, W))
 
     def extra_repr(self) -> str:

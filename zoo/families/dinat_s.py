@@ -7,13 +7,12 @@ Code: https://github.com/SHI-Labs/Neighborhood-Attention-Transformer (MIT), clas
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from timm.layers import LayerNorm2d
-from torch import Tensor, nn
+from torch import nn
 
 from zoo.parts import (
     PaddedPatchConv,
+    PatchMerging,
     conv_norm,
     init_transformer,
     neighborhood_block,
@@ -46,21 +45,6 @@ KEY_RULES = (
     (r'^norm(\d)\.', r'out_norms.\1.'),
     (r'^head\.(weight|bias)$', r'head.fc.\1'),
 )
-
-
-class PatchMerging(nn.Module):
-    """(B, C, H, W) -> (B, 2 C, ceil(H / 2), ceil(W / 2)): each 2 x 2 patch joined, normalised and projected."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)).permute(0, 2, 3, 1)
-        # Swin's order of the corners: the row offset runs first.
-        x = torch.cat([x[:, ::2, ::2], x[:, 1::2, ::2], x[:, ::2, 1::2], x[:, 1::2, 1::2]], dim=-1)
-        return self.reduction(self.norm(x)).permute(0, 3, 1, 2)
 
 
 class DiNATS(HierarchicalBackbone):

@@ -31,10 +31,10 @@ def written_out(branch, q, k, v):
                     weights = weights / (weights.sum(1, keepdim=True) + h * w - len(inside))
                     values = torch.stack([v[:, i, j, part] for i, j in inside], dim=1)
                     out[:, y, x, part] += (weights[..., None] * values).sum(1)
-                out[:, y, x] += branch.lepe.bias
+                out[:, y, x] += branch.dwc.bias
                 for i, j in inside:
                     if abs(i - y) <= 1 and abs(j - x) <= 1:
-                        out[:, y, x] += branch.lepe.weight[:, 0, i - y + 1, j - x + 1] * v[:, i, j]
+                        out[:, y, x] += branch.dwc.weight[:, 0, i - y + 1, j - x + 1] * v[:, i, j]
     return out
 
 
@@ -71,7 +71,7 @@ def test_stripes_as_wide_as_the_map_are_global_attention_with_a_convolution():
     q, k, v = torch.randn(3, 2, 5, 3, 8)
     heads = [t.flatten(1, 2).unflatten(-1, (2, 4)).transpose(1, 2) for t in (q, k, v)]
     expected = F.scaled_dot_product_attention(*heads, scale=0.3).transpose(1, 2).reshape(q.shape)
-    expected = expected + branch.lepe(v.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    expected = expected + branch.dwc(v.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     assert_near(branch(q, k, v), expected)
 
 

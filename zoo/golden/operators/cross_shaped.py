@@ -11,7 +11,7 @@ from zoo.golden.module_operator import ModuleOperator
 from zoo.parts import PreNormBlock
 
 KEY_RULES = (
-    (r'^attns\.(\d)\.get_v\.', r'mixer.branches.\1.lepe.'),
+    (r'^attns\.(\d)\.get_v\.', r'mixer.branches.\1.dwc.'),
     (r'^(qkv|proj)\.', r'mixer.\1.'),
 )
 
