@@ -47,6 +47,11 @@ class Op:
         """Whether the class takes `num_heads`."""
         return 'num_heads' in inspect.signature(self.module_class).parameters
 
+    def build(self, dim: int, num_heads: int, **options: Any) -> nn.Module:
+        """The module, with `num_heads` where it has heads."""
+        heads = dict(num_heads=num_heads) if self.has_heads else {}
+        return self.module_class(dim, **heads, **{**self.defaults, **options})
+
 
 OPS: dict[str, Op] = {
     'agent': Op('AgentAttention'),
@@ -100,5 +105,4 @@ def build(name: str, dim: int, num_heads: int | None = None, **options: Any) -> 
     known = {*op.options, 'device', 'dtype'}
     if strangers := sorted(set(options) - known):
         raise TypeError(f'{name} has no option {", ".join(strangers)}; it has: {", ".join(sorted(known))}')
-    heads = dict(num_heads=max(dim // 32, 1) if num_heads is None else num_heads) if op.has_heads else {}
-    return op.module_class(dim, **heads, **{**op.defaults, **options})
+    return op.build(dim, max(dim // 32, 1) if num_heads is None else num_heads, **options)

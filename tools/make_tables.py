@@ -150,26 +150,65 @@ def results_table() -> str:
 
 
 def ops_table() -> str:
-    """Every public operator, from its signature and docstring."""
+    """Every operator of the registry, with what it costs and where it is used."""
+    from ops.registry import OPS
+
+    columns = ('name', 'class', 'layout', 'cost', 'parameters at dim 64', 'options', 'used by', 'backends', 'paper')
+    families = families_by_class()
+    lines = []
+    for name, op in OPS.items():
+        cls, layout, cost, backends, links = op_facts(op.cls)
+        size = sum(parameter.numel() for parameter in op.build(64, 2, device='meta').parameters())
+        options = ', '.join(f'`{option}={shown_option(value)}`' for option, value in op.options.items())
+        users = ', '.join(f'`{family}`' for family in sorted(families.get(op.module_class, ())))
+        shape = op.layout if layout is None else layout
+        lines.append((f'`{name}`', cls, shape, cost, f'{size:,}', options, users, backends, links))
+    return markdown(columns, lines, right=(4,))
+
+
+def shown_option(value: object) -> str:
+    """A default as it is written in code."""
+    return getattr(value, '__name__', None) or repr(value)
+
+
+def parts_table() -> str:
+    """Every other public name of `ops`: functions, and modules that operators are made of."""
+    import ops
+    from ops.registry import OPS
+
+    columns = ('name', 'layout', 'cost', 'backends', 'paper')
+    named = {op.cls for op in OPS.values()}
+    return markdown(columns, (op_facts(name) for name in ops.PLACES if name not in named))
+
+
+def families_by_class() -> dict[type, set[str]]:
+    """Class of a module -> the families whose first model holds one."""
+    import zoo
+    from zoo.profile import on_meta
+
+    first: dict[str, str] = {}
+    for name in zoo.list_models():
+        first.setdefault(zoo.family_of(name), name)
+    found: dict[type, set[str]] = {}
+    for family, name in first.items():
+        for cls in {type(module) for module in on_meta(name).modules()}:
+            found.setdefault(cls, set()).add(family)
+    return found
+
+
+def op_facts(name: str) -> tuple[str, str | None, str | None, str | None, str]:
+    """Of a public name of `ops`: a link to it, and what its docstring and its file say."""
     import ops
 
-    columns = ('op', 'layout', 'cost', 'parameters', 'backends', 'paper')
-    return markdown(columns, (op_row(name, place) for name, place in ops.PLACES.items()))
-
-
-def op_row(name: str, place: str) -> tuple[object, ...]:
-    """One operator."""
-    module = importlib.import_module(place)
-    op = getattr(module, name)
-    doc = inspect.getdoc(op) or ''
+    module = importlib.import_module(ops.PLACES[name])
+    doc = inspect.getdoc(getattr(module, name)) or ''
     layout = re.match(r'\([^)]*\)[^(]* -> \([^)]*\)', doc)
     cost = re.search(r'\b(?:Work|Memory)\b[^.]*(?:\.\d[^.]*)*\.', doc)
     backends = ', '.join(f'`{backend.name}`' for backend in getattr(module, 'BACKENDS', ()))
     links = [f'[{number}](https://arxiv.org/abs/{number})' for number in papers(module)]
     file = Path(inspect.getfile(module)).parent if hasattr(module, '__path__') else Path(inspect.getfile(module))
     linked = f'[`{name}`]({file.relative_to(ROOT / "ops").as_posix()})'
-    parameters = ', '.join(f'`{parameter}`' for parameter in inspect.signature(op).parameters)
-    return linked, layout and layout[0], cost and cost[0], parameters, backends or None, ', '.join(links)
+    return linked, layout and layout[0], cost and ' '.join(cost[0].split()), backends or None, ', '.join(links)
 
 
 def papers(module: Any) -> list[str]:
@@ -184,6 +223,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'checkpoints': checkpoints_table,
     'results': results_table,
     'ops': ops_table,
+    'parts': parts_table,
 }
 
 

@@ -1,10 +1,12 @@
 import csv
+import re
 
 import pytest
 
 import checkpoints
 import ops
 import zoo
+from ops.registry import OPS
 from tools import _console, make_tables
 
 
@@ -55,7 +57,9 @@ def test_every_model_weight_and_op_is_in_its_table():
     for family in checkpoints.families():
         for tags in checkpoints.catalogue(family).values():
             assert all(f'| `{entry.name}` |' in weights for entry in tags.values())
-    assert all(f'[`{name}`](' in operators for name in ops.PLACES)
+    assert all(f'| `{name}` |' in operators for name in OPS)
+    assert all(f'[`{name}`](' in operators + make_tables.TABLES['parts']() for name in ops.PLACES)
+    assert re.search(r'`na` .* 16,978 .*`kernel_size=7`.*`nat`', operators)
     assert '| (B, H, W, C) -> (B, H, W, C) |' in operators
     assert '[2204.07143](https://arxiv.org/abs/2204.07143)' in operators
 

@@ -44,7 +44,7 @@ def test_mistakes_are_named(arguments, error, message):
 
 @pytest.mark.parametrize('name', OPS)
 def test_a_backbone_of_every_operator_learns_everywhere(name):
-    model = timm.create_model('mixer_pico', mixer=name, embed_dim=32, num_classes=3)
+    model = timm.create_model('mixer_pico', mixer=name, embed_dim=32, head_dim=16, num_classes=3)
     logits = model(torch.randn(2, 3, 32, 40))
     assert logits.shape == (2, 3)
     logits.square().sum().backward()
