@@ -9,6 +9,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +76,31 @@ class PreNormBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.scale1(self.mixer(self.norm1(x))))
         return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
+
+
+class DepthwiseMlp(nn.Module):
+    """(B, H, W, C) -> (B, H, W, C): linear, depthwise convolution of 3 x 3 positions, GELU, linear.
+
+    Args:
+        dim: channels C.
+        hidden_dim: channels of the convolution.
+        drop: dropout ratio after the GELU and of the output.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.conv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim)
+        nn.init.normal_(self.conv.weight, std=(2 / 9) ** 0.5)
+        nn.init.zeros_(cast(Tensor, self.conv.bias))
+        self.act = nn.GELU()
+        self.drop1 = nn.Dropout(drop)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop2 = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(self.fc1(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.drop2(self.fc2(self.drop1(self.act(x))))
 
 
 class PaddedPatchConv(nn.Conv2d):

@@ -48,6 +48,7 @@ class Adapter:
 
 ADAPTERS = (
     Adapter(r'(di)?nat_.*', arguments=pick('dilations')),
+    Adapter(r'litv2_[smb]_(det|seg).*', arguments=pick('local_ws')),
     Adapter(r'dense_(.*)', r'\1'),
     # A dot would begin the name of a checkpoint in timm.
     Adapter(r'(.*)\.(.*)', r'\1\2'),
