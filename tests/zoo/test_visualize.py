@@ -9,6 +9,7 @@ from torch import nn
 
 import zoo  # noqa: F401  (registers the models)
 from checkpoints import CheckpointError
+from ops.linear.hilo import HiLoAttention
 from ops.window.neighborhood import NeighborhoodAttention2D
 from ops.window.neighborhood.reference import gather_indices
 from ops.window.relative_attention import RelativePositionAttention
@@ -94,6 +95,28 @@ def test_weights_reproduce_the_output_of_the_query(mixer):
         values = mixer.qkv(x)[0].unflatten(-1, (3, 4, -1))[:, :, 2]
         output = mixer.proj(torch.einsum('nhw,hwnd->nd', weights, values).flatten())
         torch.testing.assert_close(output, mixer(x)[0][query])
+
+
+@pytest.mark.parametrize('alpha', [0.0, 0.5, 1.0])
+def test_weights_of_hilo_reproduce_the_output_of_the_query(alpha):
+    mixer = HiLoAttention(16, 4, window_size=2, alpha=alpha).eval()
+    x, query = torch.randn(1, 8, 6, 16), (3, 4)
+    weights = visualize.read_attention(mixer, x, query)
+    assert weights.shape == (4, 8, 6)
+    with torch.no_grad():
+        kinds = [('h', mixer.hi_heads, 'h_qkv', 3), ('l', mixer.lo_heads, 'l_kv', 2)]
+        outputs, rest = [], weights
+        for kind, heads, packed, parts in kinds:
+            if heads:
+                # the value of a mean is the mean of the values
+                values = getattr(mixer, packed)(x)[0].unflatten(-1, (parts, heads, -1))[:, :, -1]
+                attended = torch.einsum('nhw,hwnd->nd', rest[:heads], values).flatten()
+                outputs.append(getattr(mixer, f'{kind}_proj')(attended))
+                rest = rest[heads:]
+        torch.testing.assert_close(torch.cat(outputs), mixer(x)[0][query])
+    read = visualize.read_attention(mixer, x[:, :7, :5], query)
+    assert read.shape == (4, 7, 5)
+    assert (read.sum((1, 2)) < 0.99).all()
 
 
 def test_what_padding_gets_is_left_out():

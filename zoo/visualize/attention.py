@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ops.linear.hilo import HiLoAttention
 from ops.window.neighborhood import NeighborhoodAttention2D
 from ops.window.relative_attention import RelativePositionAttention
 
@@ -45,37 +46,62 @@ def read_attention(mixer: nn.Module, x: Tensor, query: tuple[int, int]) -> Tenso
     raise ValueError(f'the attention of a {type(mixer).__name__} cannot be read')
 
 
-@read_attention.register(NeighborhoodAttention2D)
-@read_attention.register(RelativePositionAttention)
-def read_packed_attention(mixer: Any, x: Tensor, query: tuple[int, int]) -> Tensor:
-    """(1, H, W, C) -> (N, H, W), of a mixer that computes proj(attention(qkv(x))) with the heads side by side.
+def weights_by_gradient(
+    mixer: nn.Module, x: Tensor, query: tuple[int, int], packed: nn.Module, parts: int, proj: nn.Module, num_heads: int
+) -> Tensor:
+    """(1, H, W, C) input of a mixer -> (H', W', N): weights of the query at (row, column) over the values.
 
     Costs one forward pass of the mixer and the backward pass of its attention.
+
+    Args:
+        mixer: computes proj(attention(packed(...))) with the heads side by side.
+        x: input of the mixer.
+        query: row and column in the map that `proj` takes.
+        packed: its output (1, H', W', ...) ends with the values.
+        parts: what it packs: 3 for queries, keys and values, 2 for keys and values.
+        proj: takes (1, H, W, ...), the output of the attention.
+        num_heads: heads N.
     """
     taken: dict[str, Tensor] = {}
 
-    def make_values_a_leaf(_: nn.Module, args: tuple[Tensor, ...], qkv: Tensor) -> Tensor:
-        rest, values = qkv.detach().tensor_split((qkv.shape[-1] // 3 * 2,), dim=-1)
+    def make_values_a_leaf(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        rest, values = output.detach().tensor_split((output.shape[-1] // parts * (parts - 1),), dim=-1)
         taken['values'] = values.clone().requires_grad_()
         return torch.cat((rest, taken['values']), dim=-1)
 
     def keep_output(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         taken['output'] = args[0]
 
-    hooks = [
-        mixer.qkv.register_forward_hook(make_values_a_leaf),
-        mixer.proj.register_forward_pre_hook(keep_output),
-    ]
+    hooks = [packed.register_forward_hook(make_values_a_leaf), proj.register_forward_pre_hook(keep_output)]
     try:
         with torch.enable_grad():
             mixer(x.detach())
-            first_channels = taken['output'][0, query[0], query[1]].unflatten(0, (mixer.num_heads, -1))[:, 0]
+            first_channels = taken['output'][0, query[0], query[1]].unflatten(0, (num_heads, -1))[:, 0]
             (gradient,) = torch.autograd.grad(first_channels.sum(), taken['values'])
     finally:
         for hook in hooks:
             hook.remove()
-    weights = gradient[0].unflatten(-1, (mixer.num_heads, -1))[..., 0]  # (H, W, N), with the padding of small maps
-    return weights[: x.shape[1], : x.shape[2]].permute(2, 0, 1)
+    return gradient[0].unflatten(-1, (num_heads, -1))[..., 0]
+
+
+@read_attention.register(NeighborhoodAttention2D)
+@read_attention.register(RelativePositionAttention)
+def read_packed_attention(mixer: Any, x: Tensor, query: tuple[int, int]) -> Tensor:
+    """(1, H, W, C) -> (N, H, W), of a mixer that computes proj(attention(qkv(x))) with the heads side by side."""
+    weights = weights_by_gradient(mixer, x, query, mixer.qkv, 3, mixer.proj, mixer.num_heads)
+    return weights[: x.shape[1], : x.shape[2]].permute(2, 0, 1)  # without the padding of small maps
+
+
+@read_attention.register
+def read_hilo_attention(mixer: HiLoAttention, x: Tensor, query: tuple[int, int]) -> Tensor:
+    """(1, H, W, C) -> (N, H, W): the Hi-Fi heads, then the Lo-Fi heads, whose weight of a mean is spread evenly."""
+    side, heads = mixer.window_size, []
+    if mixer.hi_heads:
+        heads.append(weights_by_gradient(mixer, x, query, mixer.h_qkv, 3, mixer.h_proj, mixer.hi_heads))
+    if mixer.lo_heads:
+        means = weights_by_gradient(mixer, x, query, mixer.l_kv, 2, mixer.l_proj, mixer.lo_heads)
+        heads.append(means.repeat_interleave(side, 0).repeat_interleave(side, 1) / side**2)
+    return torch.cat(heads, -1)[: x.shape[1], : x.shape[2]].permute(2, 0, 1)
 
 
 def readable_mixers(model: nn.Module) -> dict[str, nn.Module]:
