@@ -7,7 +7,7 @@ tensors, `remap_keys` the authors' names into ours, and `coverage` says what fit
 from checkpoints.entries import Checkpoint, catalogue, families
 from checkpoints.errors import CheckpointError
 from checkpoints.files import sha256_of
-from checkpoints.keys import Coverage, Misshapen, Rules, coverage, remap_keys
+from checkpoints.keys import Coverage, Misshapen, Rules, coverage, remap_keys, table_for
 from checkpoints.sources import locate, verify
 from checkpoints.state import read_state_dict, save_safetensors
 
@@ -25,5 +25,6 @@ __all__ = [
     'remap_keys',
     'save_safetensors',
     'sha256_of',
+    'table_for',
     'verify',
 ]

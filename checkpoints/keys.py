@@ -10,12 +10,27 @@ from torch import Tensor
 from checkpoints.errors import CheckpointError
 
 Replacement = str | Callable[[re.Match[str]], str] | None
-Rules = Sequence[tuple[str, Replacement]]
+Rule = tuple[str, Replacement]
+Rules = Sequence[Rule | tuple[str, tuple[Rule, ...]]]
 
 
-def _renamed(key: str, rules: Rules) -> str | None:
-    """The new name of one key; None when a rule drops it."""
+def table_for(keys: Iterable[str], rules: Rules) -> Sequence[Rule]:
+    """The rules for these keys: the table within `rules` whose expression is found in one of them, else all the others.
+
+    Where two libraries name a network differently, a key that only one of them has tells which table is meant.
+    """
+    names, plain = list(keys), []
     for pattern, replacement in rules:
+        if not isinstance(replacement, tuple):
+            plain.append((pattern, replacement))
+        elif any(re.search(pattern, name) for name in names):
+            return replacement
+    return plain
+
+
+def _renamed(key: str, table: Sequence[Rule]) -> str | None:
+    """The new name of one key; None when a rule drops it."""
+    for pattern, replacement in table:
         if re.search(pattern, key):
             return None if replacement is None else re.sub(pattern, replacement, key, count=1)
     return key
@@ -28,15 +43,17 @@ def remap_keys(state_dict: Mapping[str, Tensor], rules: Rules) -> dict[str, Tens
         state_dict: name -> tensor.
         rules: pairs (regular expression, replacement). The first whose expression is found in a key rewrites the first
             place it is found in, as `re.sub` does with a string or a function of the match; None drops the entry. A key
-            that no rule matches is kept. Expressions that only match foreign names make the table idempotent.
+            that no rule matches is kept. Expressions that only match foreign names make the table idempotent. A table
+            in the place of a replacement is for another dialect, see `table_for`.
 
     Raises:
         CheckpointError: two keys get the same new name.
     """
     renamed: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
+    table = table_for(state_dict, rules)
     for key, tensor in state_dict.items():
-        new = _renamed(key, rules)
+        new = _renamed(key, table)
         if new is None:
             continue
         if new in origin:

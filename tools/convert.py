@@ -157,9 +157,9 @@ def entries(state_dict: 'Mapping[str, Tensor]', rules: 'Rules') -> list[Entry]:
     """What becomes of every tensor."""
     import checkpoints
 
-    found = []
+    found, table = [], checkpoints.table_for(state_dict, rules)
     for key, tensor in state_dict.items():
-        target = next(iter(checkpoints.remap_keys({key: tensor}, rules)), None)
+        target = next(iter(checkpoints.remap_keys({key: tensor}, table)), None)
         found.append(Entry(key, target, tuple(tensor.shape), str(tensor.dtype).removeprefix('torch.')))
     return found
 

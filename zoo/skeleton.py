@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from zoo.weights import rename_foreign_keys
 
-KeyRules = tuple[tuple[str, 'str | Callable | None'], ...]
+KeyRules = tuple[tuple[str, 'str | Callable | tuple | None'], ...]
 ValueRules = tuple[tuple[str, Callable[[Tensor, torch.Size], Tensor]], ...]
 
 
@@ -73,7 +73,7 @@ class Backbone(nn.Module):
     """
 
     key_rules: ClassVar[KeyRules] = ()
-    """The authors' keys -> ours, first match wins, None drops."""
+    """The authors' keys -> ours, first match wins, None drops; a table in place of a name is for another library."""
     value_rules: ClassVar[ValueRules] = ()
     """Key pattern -> how a tensor of another size becomes one of ours."""
     no_decay: ClassVar[tuple[str, ...]] = ()

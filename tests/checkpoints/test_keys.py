@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from checkpoints import CheckpointError, Misshapen, coverage, remap_keys
+from checkpoints import CheckpointError, Misshapen, coverage, remap_keys, table_for
 
 RULES = (
     (r'^levels\.(\d)\.downsample\.', lambda m: f'stages.{int(m[1]) + 1}.downsample.'),
@@ -35,6 +35,21 @@ def test_none_drops():
 def test_renaming_twice_changes_nothing():
     once = remap_keys(tensors('levels.0.downsample.w', 'levels.3.x', 'head.bias'), RULES)
     assert remap_keys(once, RULES) == once
+
+
+def test_another_dialect_is_known_by_one_of_its_keys():
+    theirs = ((r'^layers\.(\d)\.downsample\.', r'stages.\1.downsample.'), (r'^layers\.', 'stages.'))
+    rules = ((r'^stem\.proj\.', theirs), (r'^layers\.0\.downsample\.', 'stages.1.downsample.'))
+    assert list(remap_keys(tensors('layers.0.downsample.w', 'layers.1.w'), rules)) == [
+        'stages.1.downsample.w',
+        'layers.1.w',
+    ]
+    assert list(remap_keys(tensors('layers.0.downsample.w', 'layers.1.w', 'stem.proj.w'), rules)) == [
+        'stages.0.downsample.w',
+        'stages.1.w',
+        'stem.proj.w',
+    ]
+    assert table_for(['layers.0.w'], rules) == [rules[1]]
 
 
 def test_no_rules_keep_everything():
