@@ -17,9 +17,11 @@ from timm.layers import DropPath, LayerNorm2d, LayerScale, Mlp
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
+from ops.conv.focal_modulation import FocalModulation, resize_kernel, resize_levels
 from ops.window.neighborhood import NeighborhoodAttention2D
 from ops.window.relative_attention import resize_table
 
+register_notrace_module(FocalModulation)
 register_notrace_module(NeighborhoodAttention2D)
 
 
@@ -103,11 +105,29 @@ class DepthwiseMlp(nn.Module):
         return self.drop2(self.fc2(self.drop1(self.act(x))))
 
 
-class PaddedPatchConv(nn.Conv2d):
-    """(B, C, H, W) -> (B, D, ceil(H / P), ceil(W / P)): one vector per P x P patch, zeros beyond bottom and right."""
+class PostNormBlock(PreNormBlock):
+    """(B, H, W, C) -> (B, H, W, C): x + scale1(norm1(mixer(x))), then x + scale2(norm2(mlp(x)))."""
 
-    def __init__(self, in_chans: int, dim: int, patch_size: int) -> None:
-        super().__init__(in_chans, dim, kernel_size=patch_size, stride=patch_size)
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self.scale1(self.norm1(self.mixer(x))))
+        return x + self.drop_path2(self.scale2(self.norm2(self.mlp(x))))
+
+
+class PaddedPatchConv(nn.Conv2d):
+    """(B, C, H, W) -> (B, D, ceil(H / P), ceil(W / P)): one vector per P x P patch, zeros beyond bottom and right.
+
+    Args:
+        in_chans: channels C.
+        dim: channels D.
+        patch_size: pixels P from one patch to the next.
+        kernel_size: pixels per side that a vector sees, `patch_size` when None.
+        padding: zeros on every side of the padded map.
+    """
+
+    def __init__(
+        self, in_chans: int, dim: int, patch_size: int, kernel_size: int | None = None, padding: int = 0
+    ) -> None:
+        super().__init__(in_chans, dim, kernel_size or patch_size, patch_size, padding)
         self.patch_size = patch_size
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,6 +171,18 @@ def resize_bias_table(table: Tensor, shape: torch.Size) -> Tensor:
     return resize_table(table, [(side + 1) // 2 for side in shape[1:]])
 
 
+def per_stage(value: int | Sequence[int], stages: int, name: str) -> tuple[int, ...]:
+    """One number for every stage, or one for each.
+
+    Raises:
+        ValueError: another count than that of the stages; the message begins with `name`.
+    """
+    values = (value,) * stages if isinstance(value, int) else tuple(value)
+    if len(values) != stages:
+        raise ValueError(f'{name} needs one number, or one for each of the {stages} stages, got {value!r}')
+    return values
+
+
 def repeat_to_depth(pattern: int | Sequence[int], depth: int) -> tuple[int, ...]:
     """One dilation per block of a stage: d means 1, d, 1, d, ...; a sequence is repeated until `depth`."""
     steps = (1, pattern) if isinstance(pattern, int) else tuple(pattern)
@@ -180,3 +212,36 @@ def neighborhood_block(
     )
     mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
     return PreNormBlock(dim, mixer, mlp, layer_scale, drop_path)
+
+
+def focal_block(
+    dim: int,
+    focal_window: int,
+    focal_level: int,
+    mlp_ratio: float = 4.0,
+    *,
+    use_postln: bool = False,
+    use_postln_in_modulation: bool = False,
+    normalize_modulator: bool = False,
+    layer_scale: float | None = None,
+    proj_drop: float = 0.0,
+    drop_path: float = 0.0,
+) -> PreNormBlock:
+    """(B, H, W, C) -> (B, H, W, C): the block of FocalNet, its norms behind the branches if `use_postln`."""
+    mixer = FocalModulation(
+        dim,
+        focal_window,
+        focal_level,
+        proj_drop=proj_drop,
+        use_postln_in_modulation=use_postln_in_modulation,
+        normalize_modulator=normalize_modulator,
+    )
+    mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
+    return (PostNormBlock if use_postln else PreNormBlock)(dim, mixer, mlp, layer_scale, drop_path)
+
+
+FOCAL_VALUES = (
+    (r'\.mixer\.focal_layers\.\d+\.0\.weight$', resize_kernel),
+    (r'\.mixer\.f\.(weight|bias)$', resize_levels),
+)
+"""How the kernels and gates of focal modulation follow other windows and levels, as `Backbone.value_rules`."""

@@ -99,7 +99,12 @@ def resize_kernel(kernel: Tensor, shape: torch.Size) -> Tensor:
     return F.pad(kernel, [margin for margin in reversed(margins) for _ in range(2)])
 
 
-def add_levels(rows: Tensor, shape: torch.Size) -> Tensor:
-    """Weight (2 * C + l + 1, C) or bias (2 * C + l + 1,) of `f` -> `shape` with L > l levels, whose gates are zero."""
-    fresh = rows.new_zeros(shape[0] - len(rows), *rows.shape[1:])
-    return torch.cat([rows[:-1], fresh, rows[-1:]])
+def resize_levels(rows: Tensor, shape: torch.Size) -> Tensor:
+    """Weight (2 * C + l + 1, C), also of a 1 x 1 convolution, or bias of `f` -> `shape` with L instead of l levels.
+
+    Gates of new levels are zero, those of the last levels are dropped where L < l; the last row, the gate of the mean
+    over the map, stays the last.
+    """
+    rows = rows.flatten(1) if rows.ndim > 1 else rows
+    rest = torch.cat([rows[:-1], rows.new_zeros(shape[0], *rows.shape[1:])])[: shape[0] - 1]
+    return torch.cat([rest, rows[-1:]])

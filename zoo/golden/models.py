@@ -46,9 +46,18 @@ class Adapter:
     arguments: Callable[[dict[str, Any]], dict[str, Any]] = pick()
 
 
+def dense_focalnet(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of FocalNet's dense code, whose overlapping stem pads one pixel more than the classifier's."""
+    ours = pick('embed_dim', 'depths', 'focal_levels', 'focal_windows', 'use_conv_embed')(arguments)
+    return dict(ours, stem_padding=3, layer_scale=1e-4 if arguments.get('use_layerscale') else None)
+
+
 ADAPTERS = (
     Adapter(r'(di)?nat_.*', arguments=pick('dilations')),
     Adapter(r'litv2_[smb]_(det|seg).*', arguments=pick('local_ws')),
+    Adapter(r'proxy_(.*)_dim32', r'zoo_focalnet_\1', arguments=pick('embed_dim', 'depths')),
+    Adapter(r'dense_focalnet_conv_embed_dim32', 'zoo_focalnet_tiny_srf', arguments=dense_focalnet),
+    Adapter(r'dense_(focalnet_.*)', r'\1', arguments=dense_focalnet),
     Adapter(r'dense_(.*)', r'\1'),
     # A dot would begin the name of a checkpoint in timm.
     Adapter(r'(.*)\.(.*)', r'\1\2'),

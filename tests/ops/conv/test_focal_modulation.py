@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ops import FocalModulation
-from ops.conv.focal_modulation import add_levels, resize_kernel
+from ops.conv.focal_modulation import resize_kernel, resize_levels
 from tests.ops.conftest import assert_near
 
 
@@ -109,8 +109,9 @@ def test_a_larger_window_with_zeros_around_the_kernels_computes_the_same():
     assert torch.equal(resize_kernel(large.focal_layers[1][0].weight, (8, 1, 5, 5)), small.focal_layers[1][0].weight)
 
 
-def test_new_levels_begin_with_closed_gates():
+def test_gates_of_other_levels():
     rows = torch.arange(1.0, 8)  # two channels: query 1 2, context 3 4, gates 5 6 and, of the whole map, 7
-    assert add_levels(rows, (9,)).tolist() == [1, 2, 3, 4, 5, 6, 0, 0, 7]
-    table = add_levels(rows[:, None] * torch.ones(2), (8, 2))
+    assert resize_levels(rows, (9,)).tolist() == [1, 2, 3, 4, 5, 6, 0, 0, 7]
+    assert resize_levels(rows, (6,)).tolist() == [1, 2, 3, 4, 5, 7]
+    table = resize_levels(rows[:, None, None, None] * torch.ones(2, 1, 1), (8, 2))
     assert table[:, 1].tolist() == [1, 2, 3, 4, 5, 6, 0, 7]
