@@ -55,14 +55,16 @@ class Op:
 
 OPS: dict[str, Op] = {
     'agent': Op('AgentAttention'),
+    'agent_cross_shaped': Op('CrossShapedAgentAttention', defaults=dict(split_size=7, agent_num=9)),
     'agent_reduced': Op('ReducedAgentAttention', defaults=dict(sr_ratio=2)),
+    'agent_window': Op('WindowAgentAttention', defaults=dict(shift_size=3, agent_num=9)),
     'attention': Op('GlobalAttention'),
     'attention_rpb': Op('RelativePositionAttention', defaults=dict(input_size=(14, 14))),
     'cross_shaped': Op('CrossShapedWindowAttention'),
-    'shifted_window': Op('ShiftedWindowAttention', defaults=dict(shift_size=3)),
     'focal_modulation': Op('FocalModulation', defaults=dict(focal_window=3, focal_level=2)),
     'hilo': Op('HiLoAttention'),
     'na': Op('NeighborhoodAttention2D', defaults=dict(kernel_size=7)),
+    'shifted_window': Op('ShiftedWindowAttention', defaults=dict(shift_size=3)),
     'sra': Op('SpatialReductionAttention', defaults=dict(sr_ratio=2)),
     'bam': Op('BAM', NCHW),
     'cbam': Op('CBAM', NCHW),

@@ -15,6 +15,9 @@ from torch.nn import functional as F
 
 from ops._layout import from_windows, to_windows
 
+Stripe = tuple[int | None, int | None]
+"""Height and width of a stripe in positions, None for the side of the map."""
+
 
 def to_stripes(x: Tensor, stripe: tuple[int, int]) -> Tensor:
     """(B, H, W, C) -> (B * ceil(H / h) * ceil(W / w), h * w, C), zeros around a map that the stripes do not fit.
@@ -33,6 +36,23 @@ def from_stripes(stripes: Tensor, stripe: tuple[int, int], size: tuple[int, int]
     bottom, right = -H % h, -W % w
     x = from_windows(stripes, stripe, (H + bottom, W + right))
     return x[:, bottom // 2 : bottom // 2 + H, right // 2 : right // 2 + W]
+
+
+def crossing_stripes(dim: int, num_heads: int, split_size: int | None) -> list[Stripe]:
+    """The stripes of each branch: two that cross each other, or one without `split_size`.
+
+    Raises:
+        ValueError: the branches cannot share channels and heads, or there are no stripes of that size.
+    """
+    if num_heads < 1 or dim % num_heads:
+        raise ValueError(f'dim {dim} is not a multiple of num_heads {num_heads}')
+    if split_size is None:
+        return [(None, None)]
+    if split_size < 1:
+        raise ValueError(f'split_size {split_size} must be above 0, or None for the whole map')
+    if num_heads % 2:
+        raise ValueError(f'num_heads {num_heads} must be even for two branches, or split_size None')
+    return [(None, split_size), (split_size, None)]
 
 
 class StripeAttention(nn.Module):
@@ -56,14 +76,14 @@ class StripeAttention(nn.Module):
         self,
         dim: int,
         num_heads: int,
-        stripe: tuple[int | None, int | None],
+        stripe: Stripe,
         qk_scale: float | None = None,
         attn_drop: float = 0.0,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
+        if num_heads < 1 or dim % num_heads:
             raise ValueError(f'dim {dim} is not a multiple of num_heads {num_heads}')
         self.num_heads, self.stripe, self.attn_drop = num_heads, stripe, attn_drop
         self.scale = (dim // num_heads) ** -0.5 if qk_scale is None else qk_scale
@@ -147,13 +167,7 @@ class CrossShapedWindowAttention(BranchedAttention):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if dim % num_heads:
-            raise ValueError(f'dim {dim} is not a multiple of num_heads {num_heads}')
-        if split_size is not None and split_size < 1:
-            raise ValueError(f'split_size {split_size} must be above 0, or None for the whole map')
-        if split_size is not None and num_heads % 2:
-            raise ValueError(f'num_heads {num_heads} must be even for two branches, or split_size None')
-        stripes = [(None, None)] if split_size is None else [(None, split_size), (split_size, None)]
+        stripes = crossing_stripes(dim, num_heads, split_size)
         shares = dim // len(stripes), num_heads // len(stripes)
         dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         branches = [StripeAttention(*shares, stripe, qk_scale, attn_drop, **dd) for stripe in stripes]

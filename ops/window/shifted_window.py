@@ -20,6 +20,20 @@ BLOCKED = -100.0
 """What is added to the scores between positions that are neighbours only because the map was rolled."""
 
 
+def check_shift(shift_size: int | Sequence[int], window_size: tuple[int, int]) -> tuple[int, int]:
+    """One number for both axes, or one per axis, below that of the window.
+
+    Raises:
+        ValueError: anything else.
+    """
+    steps = (shift_size, shift_size) if isinstance(shift_size, int) else tuple(shift_size)
+    if len(steps) != 2 or not all(0 <= step < side for step, side in zip(steps, window_size)):
+        raise ValueError(
+            f'shift_size {shift_size} must be one or two numbers from 0 to below window_size {window_size}'
+        )
+    return steps
+
+
 def shift_mask(size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], device: torch.device) -> Tensor:
     """What is added to the scores in each window of a rolled map of `size`: 0 or `BLOCKED`, (H / h * W / w, T, T)."""
     regions = []
@@ -64,13 +78,10 @@ class ShiftedWindowAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
+        if num_heads < 1 or dim % num_heads:
             raise ValueError(f'dim {dim} is not a multiple of num_heads {num_heads}')
         self.window_size = h, w = pair(window_size, 'window_size')
-        steps = (shift_size, shift_size) if isinstance(shift_size, int) else tuple(shift_size)
-        if len(steps) != 2 or not all(0 <= step < side for step, side in zip(steps, (h, w))):
-            raise ValueError(f'shift_size {shift_size} must lie between 0 and window_size {window_size} - 1')
-        self.shift_size = steps[0], steps[1]
+        self.shift_size = check_shift(shift_size, self.window_size)
         dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5 if qk_scale is None else qk_scale

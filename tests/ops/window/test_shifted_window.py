@@ -77,7 +77,7 @@ def test_parameters_and_options():
     [
         ((10, 3), 'dim 10 is not a multiple of num_heads 3'),
         ((8, 2, 0), 'window_size must be one or two numbers above 0, got 0'),
-        ((8, 2, 4, 4), 'shift_size 4 must lie between 0 and window_size 4 - 1'),
+        ((8, 2, 4, 4), r'shift_size 4 must be one or two numbers from 0 to below window_size \(4, 4\)'),
         ((8, 2, 4, -1), 'shift_size -1'),
         ((8, 2, 4, (1, 2, 3)), 'shift_size'),
     ],
