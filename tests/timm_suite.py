@@ -6,6 +6,7 @@ Without `--all` the smallest variant of every family is taken. This module is al
 models and drops timm's own from the collection.
 """
 
+import functools
 import importlib.metadata
 import os
 import subprocess
@@ -25,6 +26,7 @@ CACHE = Path(__file__).parents[1] / '.cache' / 'timm'
 INTERMEDIATES_MODULE = 'convnext'
 
 
+@functools.cache
 def smallest_variants() -> list[str]:
     """The variant with the fewest parameters of every family."""
     best: dict[str, tuple[int, str]] = {}

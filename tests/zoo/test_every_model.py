@@ -21,11 +21,12 @@ def images(*size: int, channels: int = 3) -> torch.Tensor:
 
 
 def lively(model: torch.nn.Module) -> torch.nn.Module:
-    """Weights large enough that every branch shows in the output."""
+    """Weights large enough that every branch shows in the output; offsets in positions stay on a small map."""
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if parameter.ndim >= 2:
-                torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+                part = 0.05 if '.offset.' in key else 1.0
+                torch.nn.init.normal_(parameter, std=part * parameter[0].numel() ** -0.5)
             elif 'gamma' in key:
                 parameter.fill_(1.0)
     return model
