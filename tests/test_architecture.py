@@ -16,7 +16,15 @@ OPERATORS = [
 FAMILIES = sorted(path.stem for path in (ROOT / 'zoo' / 'families').glob('[a-z]*.py'))
 OUR_OWN = {'mixer'}
 """Families without released weights."""
-REFERENCES = {'dinat_s': 'nat', 'focalnet_isotropic': 'focalnet', 'nat_isotropic': 'nat'}
+REFERENCES = {
+    'agent_cswin': 'agent',
+    'agent_deit': 'agent',
+    'agent_pvt': 'agent',
+    'agent_swin': 'agent',
+    'dinat_s': 'nat',
+    'focalnet_isotropic': 'focalnet',
+    'nat_isotropic': 'nat',
+}
 """Family -> folder of `tests/golden`, where it is not of its own name: families of one repository share one."""
 
 

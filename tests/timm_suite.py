@@ -24,6 +24,8 @@ import zoo
 CACHE = Path(__file__).parents[1] / '.cache' / 'timm'
 # timm lists by module the models whose `forward_intermediates` it checks: ours join one of those modules.
 INTERMEDIATES_MODULE = 'convnext'
+SCRIPTABLE = ('nat', 'dinat_s', 'nat_isotropic')
+"""Families that TorchScript reads; it is promised for no other."""
 
 
 @functools.cache
@@ -45,13 +47,27 @@ def pytest_configure(config: pytest.Config) -> None:
     _registry._module_to_models[INTERMEDIATES_MODULE].update(zoo.list_models())
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Has timm judge the configurations of models whose features are tokens as it judges those of its own ViTs."""
+    ours = {'test_model_default_cfgs': False, 'test_model_default_cfgs_non_std': True}
+    wanted = ours.get(metafunc.function.__name__)
+    for mark in metafunc.definition.iter_markers('parametrize') if wanted is not None else ():
+        if mark.args[0] == 'model_name':
+            chosen = os.environ['ATTNZOO_TIMM_MODELS'].split(',')
+            tokens = [name for name in chosen if hasattr(timm.create_model(name, device='meta'), 'num_prefix_tokens')]
+            mark.args[1][:] = [name for name in mark.args[1] if name.split('.')[0] not in tokens]
+            mark.args[1].extend(tokens if wanted else ())
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keeps the tests whose `model_name` is one of the chosen models."""
     chosen = set(os.environ['ATTNZOO_TIMM_MODELS'].split(','))
 
     def ours(item: pytest.Item) -> bool:
-        name = getattr(item, 'callspec', None) and item.callspec.params.get('model_name')
-        return str(name).split('.')[0] in chosen
+        name = str(getattr(item, 'callspec', None) and item.callspec.params.get('model_name')).split('.')[0]
+        scripted = 'torchscript' in getattr(item, 'originalname', '')
+        return name in chosen and (not scripted or zoo.family_of(name) in SCRIPTABLE)
 
     dropped = [item for item in items if not ours(item)]
     items[:] = [item for item in items if ours(item)]

@@ -9,6 +9,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
+from math import isqrt, prod
 from typing import cast
 
 import torch
@@ -149,6 +150,60 @@ class PatchMerging(nn.Module):
         # Swin's order of the corners: the row offset runs first.
         x = torch.cat([x[:, ::2, ::2], x[:, 1::2, ::2], x[:, ::2, 1::2], x[:, 1::2, 1::2]], dim=-1)
         return self.reduction(self.norm(x)).permute(0, 3, 1, 2)
+
+
+@register_notrace_module
+class PositionEmbedding(nn.Module):
+    """(B, C, H, W) -> (B, C, H, W): a learned vector per position is added, resized to the map.
+
+    Args:
+        dim: channels C.
+        grid_size: H and W that the positions are learned for; other maps take them resized.
+        mode: how they are resized, 'bilinear' or 'bicubic', corners not aligned.
+        drop: dropout ratio of the sum.
+        prefix_tokens: number of vectors before those of the map, for tokens that lie nowhere.
+    """
+
+    def __init__(
+        self, dim: int, grid_size: tuple[int, int], mode: str = 'bilinear', drop: float = 0.0, prefix_tokens: int = 0
+    ) -> None:
+        super().__init__()
+        self.grid_size, self.mode, self.prefix_tokens = grid_size, mode, prefix_tokens
+        self.pos_embed = nn.Parameter(torch.empty(1, prefix_tokens + prod(grid_size), dim))
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.drop = nn.Dropout(drop)
+
+    def resize(self, table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+        """(1, P + h * w, C) -> (1, P + H * W, C)."""
+        if old == new:
+            return table
+        prefix, places = table[:, : self.prefix_tokens], table[:, self.prefix_tokens :]
+        places = F.interpolate(places.transpose(1, 2).unflatten(2, old), size=new, mode=self.mode)
+        return torch.cat([prefix, places.flatten(2).transpose(1, 2)], dim=1)
+
+    def positions(self, grid: tuple[int, int]) -> Tensor:
+        """The vectors of a map of `grid` (H, W): (1, P + H * W, C)."""
+        return self.resize(self.pos_embed, self.grid_size, grid)
+
+    def set_input_size(self, grid_size: tuple[int, int]) -> None:
+        """Make the positions those of another map: a new, resized `pos_embed`."""
+        table = self.positions(grid_size).detach().clone()
+        self.pos_embed = nn.Parameter(table, requires_grad=self.pos_embed.requires_grad)
+        self.grid_size = grid_size
+
+    def fit(self, name: str, table: Tensor) -> Tensor:
+        """A `pos_embed` of a checkpoint, made for a square map, resized to `grid_size`."""
+        side = isqrt(max(table.shape[1] - self.prefix_tokens, 0))
+        if side < 1 or table.shape[1] != self.prefix_tokens + side**2 or table.shape[2] != self.pos_embed.shape[2]:
+            raise ValueError(f'{name} of shape {tuple(table.shape)} cannot be resized to {tuple(self.pos_embed.shape)}')
+        return self.resize(table, (side, side), self.grid_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = (x.shape[2], x.shape[3])
+        return self.drop(x + self.positions(grid).transpose(1, 2).unflatten(2, grid))
+
+    def extra_repr(self) -> str:
+        return f'grid_size={self.grid_size}, mode={self.mode!r}'
 
 
 def conv_norm(conv: nn.Module, dim: int, eps: float = 1e-5) -> nn.Sequential:

@@ -74,7 +74,8 @@ def pretrained_cfg(
     cls: type[Backbone], variant: Mapping[str, Any], entry: checkpoints.Checkpoint | None
 ) -> dict[str, Any]:
     """What timm wants to know of one checkpoint of a variant, or of the untrained variant when None."""
-    cfg: dict[str, Any] = dict(input_size=(3, 224, 224), first_conv=cls.first_conv, classifier='head.fc')
+    side = variant.get('img_size', 224)
+    cfg: dict[str, Any] = dict(input_size=(3, side, side), first_conv=cls.first_conv, classifier='head.fc')
     if entry is not None:
         cfg.update(
             url=entry.url,

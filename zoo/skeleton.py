@@ -105,12 +105,16 @@ class Backbone(nn.Module):
         self.stem = stem
         self.stages = nn.Sequential(*stages)
         self.norm = norm
-        self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate)
+        self.head = self.classifier(self.num_features, num_classes, global_pool, drop_rate)
         self.head_hidden_size = self.num_features * self.head.global_pool.feat_mult()
         self.out_norms = nn.ModuleDict({str(i): self.out_norm(feature_info[i]['num_chs']) for i in levels})
         if init is not None:
             self.apply(init)
         self.register_load_state_dict_pre_hook(rename_foreign_keys)
+
+    def classifier(self, dim: int, num_classes: int, global_pool: str, drop_rate: float) -> Any:
+        """(B, dim, H, W) -> (B, num_classes), with the methods and names of timm's `ClassifierHead`."""
+        return ClassifierHead(dim, num_classes, pool_type=global_pool, drop_rate=drop_rate)
 
     @classmethod
     def output_stride(cls, **variant: Any) -> int:
@@ -122,9 +126,25 @@ class Backbone(nn.Module):
         """The norm of a feature, (B, dim, H, W) -> (B, dim, H, W), see `out_norms`."""
         return LayerNorm2d(dim, eps=1e-5)
 
+    @staticmethod
+    def grid_of(img_size: int | tuple[int, int], reduction: int) -> tuple[int, int]:
+        """(H, W) in positions of images of (H, W) pixels; what does not fill a position is padded."""
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        return -(-height // reduction), -(-width // reduction)
+
+    @staticmethod
+    def as_map(state: Tensor) -> Tensor:
+        """What a stage gives -> its map (B, C, H, W), the same where stages pass on maps."""
+        return state
+
+    @staticmethod
+    def as_features(state: Tensor) -> Tensor:
+        """What a stage gives -> what the head takes, the same where stages pass on maps."""
+        return state
+
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, num_features, H', W'), normalised, not pooled."""
-        return self.norm(self.stages(self.stem(x)))
+        return self.as_features(self.norm(self.stages(self.stem(x))))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, num_features, H', W') -> (B, num_classes), or (B, head_hidden_size) before the classifier."""
@@ -163,14 +183,14 @@ class Backbone(nn.Module):
         for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             x = stage(x)
             if str(i) in self.out_norms and i in take:
-                taken.append(self.out_norms[str(i)](x))
+                taken.append(self.out_norms[str(i)](self.as_map(x)))
             elif i in take:
-                taken.append(self.norm(x) if norm and i == end else x)
+                taken.append(self.as_map(self.norm(x) if norm and i == end else x))
         if output_fmt == 'NHWC':
             taken = [t.permute(0, 2, 3, 1) for t in taken]
         if intermediates_only:
             return taken
-        return (x if stop_early and last < end else self.norm(x)), taken
+        return self.as_features(x if stop_early and last < end else self.norm(x)), taken
 
     @torch.jit.ignore
     def prune_intermediate_layers(
@@ -192,7 +212,7 @@ class Backbone(nn.Module):
 
     def _rebuild_head(self, global_pool: str) -> None:
         like = next(self.parameters())
-        head = ClassifierHead(self.num_features, 0, pool_type=global_pool, drop_rate=self.drop_rate)
+        head = self.classifier(self.num_features, 0, global_pool, self.drop_rate)
         self.head = head.to(like.device, like.dtype).train(self.training)
 
     @torch.jit.ignore
@@ -221,9 +241,9 @@ class Backbone(nn.Module):
         size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         if len(size) != 2 or min(size) < 1:
             raise ValueError(f'img_size must be one or two positive numbers of pixels, got {img_size!r}')
-        for stage, info in zip(self.stages, self.feature_info):
-            positions = tuple(-(-side // info['reduction']) for side in size)
-            for module in stage.modules():
+        for part, info in ((self.stem, self.feature_info[0]), *zip(self.stages, self.feature_info)):
+            positions = self.grid_of(size, info['reduction'])
+            for module in part.modules():
                 resize = getattr(module, 'set_input_size', None)
                 if resize is not None:
                     resize(positions)

@@ -92,11 +92,11 @@ def fit(
 ) -> dict[str, Tensor]:
     """The tensors of a checkpoint under the model's names and, where that is meant to be, in the model's shapes.
 
-    Position tables of another window or resolution are resized by the family's `value_rules`; a first convolution of
-    another number of channels is summed or repeated as timm does; a classifier is left out where the model has none,
-    and replaced by the model's own, with a warning, where the number of classes differs. The norms of features stay as
-    they are where the checkpoint is a classifier's, and so do the children named in `unneeded` that it leaves out.
-    Nothing else is changed.
+    Position tables of another window or resolution are resized by the family's `value_rules`, or by `fit` of the module
+    that holds them; a first convolution of another number of channels is summed or repeated as timm does; a classifier
+    is left out where the model has none, and replaced by the model's own, with a warning, where the number of classes
+    differs. The norms of features stay as they are where the checkpoint is a classifier's, and so do the children named
+    in `unneeded` that it leaves out. Nothing else is changed.
     """
     cfg = getattr(model, 'pretrained_cfg', None) or {}
     first_conv = first_conv or cfg.get('first_conv')
@@ -106,10 +106,14 @@ def fit(
     for key, tensor in list(given.items()):
         if key not in wanted or tensor.shape == wanted[key].shape:
             continue
+        own: Any = getattr(model.get_submodule(key.rpartition('.')[0]), 'fit', None)
+        if own is not None:
+            given[key] = own(key, tensor)
         for pattern, resize in getattr(model, 'value_rules', ()):
             if re.search(pattern, key):
                 given[key] = resize(tensor, wanted[key].shape)
-                _logger.info('resized %s from %s to %s', key, tuple(tensor.shape), tuple(wanted[key].shape))
+        if given[key] is not tensor:
+            _logger.info('resized %s from %s to %s', key, tuple(tensor.shape), tuple(given[key].shape))
     conv = f'{first_conv}.weight'
     if conv in given and conv in wanted and given[conv].shape[1] == 3 != wanted[conv].shape[1]:
         given[conv] = adapt_input_conv(wanted[conv].shape[1], given[conv])

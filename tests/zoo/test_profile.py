@@ -28,7 +28,8 @@ def test_record_is_what_is_counted(name):
 @pytest.mark.parametrize('entry', QUOTED, ids=lambda entry: entry.name)
 def test_record_agrees_with_the_papers(entry):
     parameters, macs = profile.recorded()[entry.model]
-    assert macs / 1e9 == pytest.approx(entry.paper_flops, rel=0.02)
+    # The papers round to a tenth.
+    assert macs / 1e9 == pytest.approx(entry.paper_flops, rel=0.02, abs=0.05)
     assert parameters / 1e6 == pytest.approx(entry.paper_params, abs=0.5 + 0.01 * entry.paper_params)
 
 
