@@ -1,6 +1,7 @@
 """Converts an authors' checkpoint: `attnzoo convert nat_mini.pth nat_mini.safetensors --model nat_mini`.
 
-The tensors keep their values, only their names change; beside the weights lies a report of what became of every key.
+The tensors keep their values, only their names and axes of length 1 change; beside the weights lies a report of what
+became of every key.
 """
 
 import argparse
@@ -72,7 +73,7 @@ def convert(args: argparse.Namespace) -> None:
     if name is None:
         name = guess(state_dict)
     model = model_for(name, state_dict)
-    renamed = checkpoints.remap_keys(state_dict, rules_of(model))
+    renamed = rename(state_dict, model)
     covered = checkpoints.coverage(model.state_dict(), renamed)
     if not covered.complete:
         raise ValueError(f'{path} are not the weights of {name}; nothing was written.\n{covered.report()}')
@@ -107,6 +108,17 @@ def check_paths(output: Path, report: Path, force: bool) -> None:
 def rules_of(model: 'nn.Module') -> 'Rules':
     """The key rules of a family of ours, none for a model of timm."""
     return getattr(model, 'key_rules', ())
+
+
+def rename(state_dict: 'Mapping[str, Tensor]', model: 'nn.Module') -> 'dict[str, Tensor]':
+    """The tensors under our names; a linear layer that is a 1 x 1 convolution there, or the reverse, in our shape."""
+    import checkpoints
+
+    renamed, ours = checkpoints.remap_keys(state_dict, rules_of(model)), model.state_dict()
+    for key, tensor in renamed.items():
+        if key in ours and [n for n in tensor.shape if n > 1] == [n for n in ours[key].shape if n > 1]:
+            renamed[key] = tensor.reshape(ours[key].shape)
+    return renamed
 
 
 def model_for(name: str, state_dict: 'dict[str, Tensor]') -> 'nn.Module':
@@ -147,7 +159,7 @@ def coverage_of(name: str, state_dict: 'Mapping[str, Tensor]') -> 'Coverage':
 
     model = on_meta(name)
     try:
-        renamed = checkpoints.remap_keys(state_dict, rules_of(model))
+        renamed = rename(state_dict, model)
     except checkpoints.CheckpointError:  # the rules of another family may give two keys one name
         renamed = {}
     return checkpoints.coverage(model.state_dict(), renamed)

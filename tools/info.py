@@ -147,7 +147,9 @@ def print_entry(entry: 'Checkpoint') -> None:
         'cost (quoted)': entry.paper_flops and f'{entry.paper_params} M parameters, {entry.paper_flops} G',
     }
     fields = ('url', 'file', 'hf_hub_id', 'sha256', 'bytes', 'license', 'code', 'paper', 'note')
-    for label, value in {**{field: getattr(entry, field) for field in fields}, **quoted}.items():
+    values = {field: getattr(entry, field) for field in fields}
+    values['mirrors'] = ', '.join(entry.mirrors) or None
+    for label, value in {**values, **quoted}.items():
         if value is not None:
             print(f'  {label:<15} {value}')
 

@@ -28,6 +28,7 @@ def test_text_names_blocks_and_source(capsys):
     assert '6 x PreNormBlock (NeighborhoodAttention2D)' in shown
     assert 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_mini_in1k_224.pth' in shown
     assert 'SHI-Labs/Neighborhood-Attention-Transformer@' in shown
+    assert 'shi-labs/dinat-mini-in1k-224' in shown
 
 
 def test_measured_results_are_shown(capsys, monkeypatch):
