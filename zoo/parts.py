@@ -161,7 +161,8 @@ class PositionEmbedding(nn.Module):
         grid_size: H and W that the positions are learned for; other maps take them resized.
         mode: how they are resized, 'bilinear' or 'bicubic', corners not aligned.
         drop: dropout ratio of the sum.
-        prefix_tokens: number of vectors before those of the map, for tokens that lie nowhere.
+        prefix_tokens: number of vectors before those of the map, for tokens that lie nowhere; the map has no use for
+            them.
     """
 
     def __init__(
@@ -200,7 +201,8 @@ class PositionEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         grid = (x.shape[2], x.shape[3])
-        return self.drop(x + self.positions(grid).transpose(1, 2).unflatten(2, grid))
+        places = self.positions(grid)[:, self.prefix_tokens :]
+        return self.drop(x + places.transpose(1, 2).unflatten(2, grid))
 
     def extra_repr(self) -> str:
         return f'grid_size={self.grid_size}, mode={self.mode!r}'

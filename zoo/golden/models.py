@@ -52,12 +52,22 @@ def dense_focalnet(arguments: dict[str, Any]) -> dict[str, Any]:
     return dict(ours, stem_padding=3, layer_scale=1e-4 if arguments.get('use_layerscale') else None)
 
 
+def dense_agent(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of Agent Attention's dense code, which has more agents than the biases are made for."""
+    return dict(agent_shapes=arguments['downstream_agent_shapes'])
+
+
 ADAPTERS = (
     Adapter(r'(di)?nat_.*', arguments=pick('dilations')),
     Adapter(r'litv2_[smb]_(det|seg).*', arguments=pick('local_ws')),
     Adapter(r'proxy_(.*)_dim32', r'zoo_focalnet_\1', arguments=pick('embed_dim', 'depths')),
     Adapter(r'dense_focalnet_conv_embed_dim32', 'zoo_focalnet_tiny_srf', arguments=dense_focalnet),
     Adapter(r'dense_(focalnet_.*)', r'\1', arguments=dense_focalnet),
+    *(
+        Adapter(f'dense_agent_pvt_{size[0]}(_.*)?', f'agent_pvt_{size}_224', arguments=dense_agent)
+        for size in ('tiny', 'small', 'medium', 'large')
+    ),
+    Adapter(r'dense_(pvt_.*)', r'\1', arguments=lambda arguments: dict(class_token=False)),
     Adapter(r'dense_(.*)', r'\1'),
     # A dot would begin the name of a checkpoint in timm.
     Adapter(r'(.*)\.(.*)', r'\1\2'),
