@@ -3,18 +3,23 @@
 from importlib import import_module
 from typing import Any
 
+BILEVEL = 'ops.routed.bilevel_routing'
 NEIGHBORHOOD = 'ops.window.neighborhood'
 PLACES = {
     'AgentAttention': 'ops.linear.agent',
     'AgentCore': 'ops.linear.agent',
     'AgentStripes': 'ops.linear.agent_windows',
     'BAM': 'ops.gate.bam',
+    'BiLevelRoutingAttention': BILEVEL,
+    'BiLevelRoutingAttention2d': BILEVEL,
     'BranchedAttention': 'ops.window.cross_shaped',
     'CBAM': 'ops.gate.cbam',
     'CoordinateAttention': 'ops.gate.coordinate',
     'CrossShapedAgentAttention': 'ops.linear.agent_windows',
     'CrossShapedWindowAttention': 'ops.window.cross_shaped',
     'DAS': 'ops.gate.das',
+    'DenseLePEAttention': BILEVEL,
+    'DenseLePEAttention2d': BILEVEL,
     'EfficientChannelAttention': 'ops.gate.eca',
     'EfficientLocalAttention': 'ops.gate.ela',
     'FocalModulation': 'ops.conv.focal_modulation',
@@ -44,6 +49,7 @@ PLACES = {
     'na1d': NEIGHBORHOOD,
     'na2d': NEIGHBORHOOD,
     'na3d': NEIGHBORHOOD,
+    'routed_attention': BILEVEL,
 }
 
 

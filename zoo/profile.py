@@ -3,8 +3,8 @@
 Counted are the multiply-adds of convolutions, linear layers, matrix products and attention in one forward pass over one
 image, by torch's FlopCounterMode on the meta device. Norms, activations, softmax, biases, residual sums, pooling and
 interpolation are left out; fvcore, which the papers use, adds the norms (below 1 % of the models here).
-Neighborhood attention counts what the paper counts, q.k and p.v over the K * K keys of a query, whatever more a backend
-computes.
+Neighborhood and bi-level routing attention count what the papers count, q.k and p.v over the keys of a query, whatever
+more a backend computes.
 """
 
 import csv
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ops.routed.bilevel_routing import BiLevelRoutingAttention, BiLevelRoutingAttention2d
 from ops.window.neighborhood import NeighborhoodAttention1D, NeighborhoodAttention2D, NeighborhoodAttention3D
 
 
@@ -58,7 +59,19 @@ def neighborhood_macs(module: Any, x: Tensor) -> int:
     return 2 * x.shape[0] * prod(padded) * prod(module.kernel_size) * x.shape[-1]
 
 
+def routing_macs(module: Any, x: Tensor) -> int:
+    """Multiply-adds of routing and attention, (B, H, W, C): the keys of the chosen regions alone, padding included."""
+    return x.shape[0] * module.attention_macs(*x.shape[1:3])
+
+
+def routing_macs_2d(module: Any, x: Tensor) -> int:
+    """As `routing_macs`, (B, C, H, W)."""
+    return x.shape[0] * module.attention_macs(*x.shape[2:])
+
+
 OWN_MACS: dict[type[nn.Module], Callable[[Any, Tensor], int]] = {
+    BiLevelRoutingAttention: routing_macs,
+    BiLevelRoutingAttention2d: routing_macs_2d,
     NeighborhoodAttention1D: neighborhood_macs,
     NeighborhoodAttention2D: neighborhood_macs,
     NeighborhoodAttention3D: neighborhood_macs,

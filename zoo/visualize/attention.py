@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ops.linear.hilo import HiLoAttention
+from ops.routed.bilevel_routing import BiLevelRoutingAttention, DenseLePEAttention
 from ops.window.neighborhood import NeighborhoodAttention2D
 from ops.window.relative_attention import RelativePositionAttention
 
@@ -84,12 +85,24 @@ def weights_by_gradient(
     return gradient[0].unflatten(-1, (num_heads, -1))[..., 0]
 
 
+@read_attention.register(DenseLePEAttention)
 @read_attention.register(NeighborhoodAttention2D)
 @read_attention.register(RelativePositionAttention)
 def read_packed_attention(mixer: Any, x: Tensor, query: tuple[int, int]) -> Tensor:
     """(1, H, W, C) -> (N, H, W), of a mixer that computes proj(attention(qkv(x))) with the heads side by side."""
     weights = weights_by_gradient(mixer, x, query, mixer.qkv, 3, mixer.proj, mixer.num_heads)
     return weights[: x.shape[1], : x.shape[2]].permute(2, 0, 1)  # without the padding of small maps
+
+
+@read_attention.register
+def read_routed_attention(mixer: BiLevelRoutingAttention, x: Tensor, query: tuple[int, int]) -> Tensor:
+    """(1, H, W, C) -> (N, H, W): zero outside the regions that the query's own chose; LePE is left out."""
+    lepe, mixer.lepe = mixer.lepe, None
+    try:
+        weights = weights_by_gradient(mixer, x, query, mixer.qkv, 3, mixer.proj, mixer.num_heads)
+    finally:
+        mixer.lepe = lepe
+    return weights[: x.shape[1], : x.shape[2]].permute(2, 0, 1)
 
 
 @read_attention.register

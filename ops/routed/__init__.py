@@ -1,0 +1,1 @@
+"""Mixers whose pattern follows from the content of the map."""

@@ -1,0 +1,146 @@
+"""Routed attention that never holds the gathered keys and values: regions are gathered, used and forgotten in chunks.
+
+A chunk stays in the cache of a CPU, which makes this faster than one gather, too. The backward pass gathers again and
+adds the gradients of a chunk to those of the regions it came from. Both passes are operators of torch's dispatcher, so
+that a compiler sees one node instead of a loop whose length depends on the batch.
+
+Letters: B batch, R regions of queries, S of keys, T routes, L M positions of a region, N heads, D E channels per head,
+G regions of a chunk.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CHUNK_ON_CPU, CHUNK_ELSEWHERE = 1 << 18, 1 << 24  # numbers of a chunk: its keys, values and scores
+MIN_QUERIES = 64
+MAX_REGIONS = 65535  # the attention kernels of CUDA take no larger batch
+
+
+def chunks(query: Tensor, key: Tensor, value: Tensor, routes: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield slices of the B * R regions and of the L queries; a region is cut only where it is a chunk of its own."""
+    L, heads, keys = query.shape[2], query.shape[3], routes.shape[2] * key.shape[2]
+    budget = CHUNK_ON_CPU if query.device.type == 'cpu' else CHUNK_ELSEWHERE
+    regions = min(max(1, budget // (heads * keys * (key.shape[4] + value.shape[4] + L))), MAX_REGIONS)
+    queries = L if regions > 1 else max(MIN_QUERIES, budget // (heads * keys))
+    for start in range(0, query.shape[0] * query.shape[1], regions):
+        for first in range(0, L, queries):
+            yield slice(start, start + regions), slice(first, first + queries)
+
+
+def rows_of(routes: Tensor, regions: int) -> Tensor:
+    """(B, R, T) regions of the own image -> (B * R, T) regions of the batch."""
+    first = regions * torch.arange(routes.shape[0], device=routes.device)
+    return (routes + first[:, None, None]).flatten(0, 1)
+
+
+def gather(regions: Tensor, rows: Tensor) -> Tensor:
+    """(B * S, M, N, D) and (G, T) -> (G, N, T * M, D)."""
+    taken = regions.index_select(0, rows.flatten())
+    return taken.unflatten(0, rows.shape).flatten(1, 2).transpose(1, 2)
+
+
+def scatter_add(regions: Tensor, rows: Tensor, x: Tensor) -> None:
+    """Transpose of `gather`: adds (G, N, T * M, D) to the regions (B * S, M, N, D) it came from."""
+    regions.index_add_(0, rows.flatten(), x.transpose(1, 2).reshape(rows.numel(), *regions.shape[1:]))
+
+
+def run_forward(query: Tensor, key: Tensor, value: Tensor, routes: Tensor, scale: float) -> Tensor:
+    """(B, R, L, N, D), (B, S, M, N, D), (B, S, M, N, E), (B, R, T) -> (B, R, L, N, E)."""
+    queries, keys, values = (x.flatten(0, 1) for x in (query, key, value))
+    rows = rows_of(routes, key.shape[1])
+    out = query.new_empty(*queries.shape[:3], value.shape[4])
+    for part, some in chunks(query, key, value, routes):
+        q, k, v = queries[part, some].transpose(1, 2), gather(keys, rows[part]), gather(values, rows[part])
+        out[part, some] = F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2)
+    return out.view(*query.shape[:4], value.shape[4])
+
+
+def run_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, routes: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of query, key and value. 16-bit inputs are computed in float32."""
+    work = torch.promote_types(query.dtype, torch.float32)
+    grads, queries, keys, values = (x.flatten(0, 1) for x in (grad, query, key, value))
+    rows = rows_of(routes, key.shape[1])
+    grad_queries = query.new_empty(queries.shape)
+    grad_keys, grad_values = (x.new_zeros(x.shape, dtype=work) for x in (keys, values))
+    for part, some in chunks(query, key, value, routes):
+        q, g = (x[part, some].transpose(1, 2).to(work) for x in (queries, grads))
+        k, v = (gather(x, rows[part]).to(work) for x in (keys, values))
+        q = q * scale
+        attention = (q @ k.mT).softmax(dim=-1)
+        scatter_add(grad_values, rows[part], attention.mT @ g)
+        scores = torch._softmax_backward_data(g @ v.mT, attention, -1, work)
+        scatter_add(grad_keys, rows[part], scores.mT @ q)
+        grad_queries[part, some] = (scores @ k).mul_(scale).transpose(1, 2)
+    return tuple(  # type: ignore[return-value]
+        x.view(like.shape).to(like.dtype) for x, like in ((grad_queries, query), (grad_keys, key), (grad_values, value))
+    )
+
+
+def like_forward(query: Tensor, key: Tensor, value: Tensor, routes: Tensor, scale: float) -> Tensor:
+    """Shape and type of the result of `run_forward`, for tracers."""
+    return query.new_empty(*query.shape[:4], value.shape[4])
+
+
+def like_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, routes: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Shapes and types of the results of `run_backward`, for tracers."""
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+
+
+def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """Keep what `differentiate` needs."""
+    *tensors, ctx.scale = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the inputs of `run_forward`."""
+    gradients = torch.ops.attnzoo.routed_attention_backward(grad, *ctx.saved_tensors, ctx.scale)
+    return *gradients, None, None
+
+
+def refuse(ctx: Any, *grads: Tensor) -> None:
+    """Refuse to be differentiated twice."""
+    raise RuntimeError("routed attention can be differentiated twice with backend='reference' alone")
+
+
+# `torch.library.custom_op` would load the compiler, 150 MB, on the first call
+LIBRARY = torch.library.Library('attnzoo', 'FRAGMENT')
+LIBRARY.define('routed_attention(Tensor query, Tensor key, Tensor value, Tensor routes, float scale) -> Tensor')
+LIBRARY.define(
+    'routed_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor routes, float scale)'
+    ' -> (Tensor, Tensor, Tensor)'
+)
+LIBRARY.impl('routed_attention', run_forward, 'CompositeExplicitAutograd')
+LIBRARY.impl('routed_attention_backward', run_backward, 'CompositeExplicitAutograd')
+torch.library.register_fake('attnzoo::routed_attention', like_forward, lib=LIBRARY)
+torch.library.register_fake('attnzoo::routed_attention_backward', like_backward, lib=LIBRARY)
+torch.library.register_autograd('attnzoo::routed_attention', differentiate, setup_context=save, lib=LIBRARY)
+torch.library.register_autograd('attnzoo::routed_attention_backward', refuse, lib=LIBRARY)
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, routes: Tensor, weights: Tensor | None, scale: float, dropout_p: float
+) -> Tensor:
+    """(B, R, L, N, D), (B, S, M, N, D), (B, S, M, N, E) -> (B, R, L, N, E). Extra memory: that of one chunk."""
+    return torch.ops.attnzoo.routed_attention(query, key, value, routes, scale)
+
+
+def why_not(
+    query: Tensor, key: Tensor, value: Tensor, routes: Tensor, weights: Tensor | None, scale: float, dropout_p: float
+) -> str | None:
+    """Return the reason that the call cannot be served, None when it can."""
+    if weights is not None:
+        return 'soft routing multiplies the gathered keys and values'
+    if dropout_p > 0.0:
+        return 'the attention weights are not kept, so that dropout would differ in the backward pass'
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return "an exported program holds torch's own operators alone"
+    return None
