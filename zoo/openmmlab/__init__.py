@@ -1,0 +1,11 @@
+"""Detection and segmentation with mmdet and mmseg: their operators without a compiler, and our backbones in them.
+
+Importing this package puts `ZooBackbone` into mmengine's root registry, where both libraries find it, and stands in for
+mmcv's compiled operators where there are none. Needs the extra `dense`.
+"""
+
+from zoo.openmmlab import backbone, extension
+
+extension.install()
+
+__all__ = ['backbone', 'extension']
