@@ -228,6 +228,34 @@ def resize_bias_table(table: Tensor, shape: torch.Size) -> Tensor:
     return resize_table(table, [(side + 1) // 2 for side in shape[1:]])
 
 
+def resize_window_table(table: Tensor, shape: torch.Size) -> Tensor:
+    """((2h - 1)**2, N) -> `shape` ((2H - 1)**2, N): the same bias in Swin's layout, of a square window."""
+    side, target = isqrt(len(table)), isqrt(shape[0])
+    if table.ndim != 2 or table.shape[1:] != shape[1:] or (side**2, target**2) != (len(table), shape[0]):
+        raise ValueError(f'a bias table of shape {tuple(table.shape)} cannot be resized to {tuple(shape)}')
+    square = table.T.unflatten(1, (side, side))
+    return resize_bias_table(square, torch.Size((shape[1], target, target))).flatten(1).T
+
+
+def block_letters(pattern: str, depths: Sequence[int], first: str = 'A', then: str = 'B') -> list[str]:
+    """A letter for every block of each stage: 'AAMB2' and depths 2, 2, 4, 2 -> 'AA', 'AA', 'AABB', 'BB'.
+
+    Args:
+        pattern: a letter per stage; where one is M, the number of `first` in such a stage, before `then`.
+        depths: blocks per stage.
+        first: letter of one kind of blocks.
+        then: letter of the other.
+
+    Raises:
+        ValueError: the pattern has other letters, or not one per stage.
+    """
+    match = re.fullmatch(f'([{first}{then}M]{{{len(depths)}}})(\\d*)', pattern)
+    if match is None or ('M' in match[1] and not match[2]):
+        raise ValueError(f'{pattern!r} must name {first}, {then} or M for {len(depths)} stages, and a number for M')
+    mixed = {depth: (first * int(match[2] or 0))[:depth].ljust(depth, then) for depth in depths}
+    return [mixed[depth] if letter == 'M' else letter * depth for letter, depth in zip(match[1], depths)]
+
+
 def per_stage(value: int | Sequence[int], stages: int, name: str) -> tuple[int, ...]:
     """One number for every stage, or one for each.
 

@@ -64,8 +64,9 @@ ADAPTERS = (
     Adapter(r'dense_focalnet_conv_embed_dim32', 'zoo_focalnet_tiny_srf', arguments=dense_focalnet),
     Adapter(r'dense_(focalnet_.*)', r'\1', arguments=dense_focalnet),
     *(
-        Adapter(f'dense_agent_pvt_{size[0]}(_.*)?', f'agent_pvt_{size}_224', arguments=dense_agent)
-        for size in ('tiny', 'small', 'medium', 'large')
+        Adapter(f'dense_{family}_{size[0]}.*', f'{family}_{size}_224', arguments)
+        for family, arguments in (('agent_pvt', dense_agent), ('agent_swin', dense_agent), ('cswin', pick('num_heads')))
+        for size in ('tiny', 'small', 'medium', 'base', 'large')
     ),
     Adapter(r'dense_(pvt_.*)', r'\1', arguments=lambda arguments: dict(class_token=False)),
     Adapter(r'dense_(.*)', r'\1'),
