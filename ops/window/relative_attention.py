@@ -2,7 +2,7 @@
 
 Paper: https://arxiv.org/abs/2204.07143 (the baseline ViT-rpb)
 Code: https://github.com/SHI-Labs/Neighborhood-Attention-Transformer (MIT), classification/vitrpb.py
-Letters: B batch, H, W height and width in positions, C channels, N heads.
+Letters: B batch, H, W height and width in positions, L positions, C channels, N heads, D channels per head.
 """
 
 from typing import Any
@@ -14,30 +14,41 @@ from torch.nn import functional as F
 from ops.window.neighborhood.functional import attend, make_window
 
 
-def relative_positions(length: int, device: torch.device) -> Tensor:
-    """Entry of the bias table of each query and key along one axis: (length, length), key - query + length - 1."""
-    position = torch.arange(length, device=device)
-    return position - position[:, None] + length - 1
+def relative_bias(table: Tensor) -> Tensor:
+    """(N, 2 * H - 1, 2 * W - 1) -> (N, H * W, H * W): the table's entry of each query and key. Scriptable.
+
+    The entry of an axis is key - query + size - 1.
+    """
+    height, width = (table.shape[1] + 1) // 2, (table.shape[2] + 1) // 2
+    # The keys of query i are the entries from size - 1 - i on, hence the flip.
+    return table.unfold(1, height, 1).unfold(2, width, 1).flip(1, 2).flatten(3, 4).flatten(1, 2)
 
 
-def resize_table(table: Tensor, size: list[int]) -> Tensor:
-    """(N, 2 * H0 - 1, 2 * W0 - 1) -> (N, 2 * H - 1, 2 * W - 1), bicubic."""
+def resize_table(table: Tensor, size: list[int], mode: str = 'bicubic') -> Tensor:
+    """(N, 2 * H0 - 1, 2 * W0 - 1) -> (N, 2 * H - 1, 2 * W - 1), without antialiasing. Scriptable."""
     target = [2 * size[0] - 1, 2 * size[1] - 1]
     if table.shape[1] == target[0] and table.shape[2] == target[1]:
         return table
-    resized = F.interpolate(table[None].float(), size=target, mode='bicubic', align_corners=False)
+    resized = F.interpolate(table[None].float(), size=target, mode=mode, align_corners=False)
     return resized[0].to(table.dtype)
+
+
+def biased_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, dropout_p: float) -> Tensor:
+    """(B, N, L, D) x 3 and a bias that broadcasts to (B, N, L, L) -> (B, N, L, D): softmax(scale * q k + bias) v."""
+    if bias is not None and bias.requires_grad and q.device.type == 'cpu':
+        # The fused kernel of the CPU has no gradient for the bias, and what stands in for it is slower than this.
+        scores = (q * scale) @ k.mT + bias
+        return F.dropout(scores.softmax(-1), dropout_p) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p, scale=scale)
 
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, scale: float, dropout_p: float) -> Tensor:
     """(B, H, W, N, D) x 3 -> (B, H, W, N, D). Scriptable."""
-    rows, columns = relative_positions(q.shape[1], q.device), relative_positions(q.shape[2], q.device)
-    bias = table[:, rows[:, None, :, None], columns[None, :, None, :]].flatten(3, 4).flatten(1, 2)
     x = F.scaled_dot_product_attention(
         q.flatten(1, 2).transpose(1, 2),
         k.flatten(1, 2).transpose(1, 2),
         v.flatten(1, 2).transpose(1, 2),
-        attn_mask=bias[None],
+        attn_mask=relative_bias(table)[None],
         dropout_p=dropout_p,
         scale=scale,
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._layout import from_windows, pad_to_multiple, pair, to_windows
-from ops.window.relative_attention import relative_positions
+from ops.window.relative_attention import relative_bias
 
 BLOCKED = -100.0
 """What is added to the scores between positions that are neighbours only because the map was rolled."""
@@ -95,11 +95,9 @@ class ShiftedWindowAttention(nn.Module):
     def position_bias(self) -> Tensor:
         """The bias of every query and key of a window, (N, T, T)."""
         h, w = self.window_size
-        table = self.relative_position_bias_table
-        # Row and column of the table are query - key.
-        rows, columns = (relative_positions(side, table.device).T for side in (h, w))
-        bias = table.unflatten(0, (2 * h - 1, 2 * w - 1))[rows[:, None, :, None], columns[None, :, None, :]]
-        return bias.flatten(2, 3).flatten(0, 1).permute(2, 0, 1)
+        table = self.relative_position_bias_table.unflatten(0, (2 * h - 1, 2 * w - 1)).permute(2, 0, 1)
+        # Row and column of this table are query - key.
+        return relative_bias(table.flip(1, 2))
 
     def forward(self, x: Tensor) -> Tensor:
         H, W = x.shape[1:3]
