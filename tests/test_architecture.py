@@ -15,7 +15,9 @@ OPERATORS = [
 ]
 FAMILIES = sorted(path.stem for path in (ROOT / 'zoo' / 'families').glob('[a-z]*.py'))
 OUR_OWN = {'mixer'}
-"""Families without released weights."""
+"""Families that no paper defines."""
+UNRELEASED = {'maxvit_stl'}
+"""Families of others without released weights."""
 REFERENCES = {
     'agent_cswin': 'agent',
     'agent_deit': 'agent',
@@ -23,6 +25,7 @@ REFERENCES = {
     'agent_swin': 'agent',
     'dinat_s': 'nat',
     'focalnet_isotropic': 'focalnet',
+    'maxvit_stl': 'biformer',
     'nat_isotropic': 'nat',
 }
 """Family -> folder of `tests/golden`, where it is not of its own name: families of one repository share one."""
@@ -40,7 +43,7 @@ def test_every_family_has_models(family):
 
 @pytest.mark.parametrize('family', sorted({*FAMILIES} - OUR_OWN))
 def test_every_family_of_others_has_references_and_a_catalogue(family):
-    assert checkpoints.catalogue(family)
+    assert family in UNRELEASED or checkpoints.catalogue(family)
     assert any((ROOT / 'tests' / 'golden' / REFERENCES.get(family, family)).glob('*.npz'))
 
 

@@ -221,11 +221,11 @@ def init_transformer(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def resize_bias_table(table: Tensor, shape: torch.Size) -> Tensor:
-    """(N, 2h - 1, 2w - 1) -> `shape` (N, 2H - 1, 2W - 1): a relative position bias for another window, bicubically."""
+def resize_bias_table(table: Tensor, shape: torch.Size, mode: str = 'bicubic') -> Tensor:
+    """(N, 2h - 1, 2w - 1) -> `shape` (N, 2H - 1, 2W - 1): a relative position bias for another window."""
     if table.ndim != 3 or len(shape) != 3 or table.shape[0] != shape[0]:
         raise ValueError(f'a bias table of shape {tuple(table.shape)} cannot be resized to {tuple(shape)}')
-    return resize_table(table, [(side + 1) // 2 for side in shape[1:]])
+    return resize_table(table, [(side + 1) // 2 for side in shape[1:]], mode)
 
 
 def resize_window_table(table: Tensor, shape: torch.Size) -> Tensor:

@@ -205,15 +205,14 @@ class Backbone(nn.Module):
             self.norm = nn.Identity()
         if shorter:
             self.num_features = self.feature_info[last]['num_chs']
-            self._rebuild_head('')
         if prune_head or shorter:
+            self.head = self.pruned_head()
             self.reset_classifier(0, '')
         return take
 
-    def _rebuild_head(self, global_pool: str) -> None:
-        like = next(self.parameters())
-        head = self.classifier(self.num_features, 0, global_pool, self.drop_rate)
-        self.head = head.to(like.device, like.dtype).train(self.training)
+    def pruned_head(self) -> Any:
+        """(B, num_features, H, W) as it is, until `reset_classifier` asks for classes."""
+        return self.classifier(self.num_features, 0, '', self.drop_rate)
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:

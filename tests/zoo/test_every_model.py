@@ -135,7 +135,7 @@ def test_unknown_argument_is_refused(name):
 def test_groups_are_ordered_by_depth_and_bias_tables_do_not_decay(name):
     model = timm.create_model(name, device='meta')
     groups = group_parameters(model, model.group_matcher(), reverse=True)
-    assert groups['stem.conv.weight' if 'stem.conv.weight' in groups else 'stem.conv.0.weight'] == 0
+    assert groups[f'{model.first_conv}.weight'] == 0
     first_block = {group for key, group in groups.items() if key.startswith('stages.0.blocks.0.')}
     assert len(first_block) == 1
     assert groups['head.fc.weight'] >= groups.get('norm.weight', groups['head.fc.weight']) > first_block.pop() > 0

@@ -155,6 +155,8 @@ def compare_outputs(reference: Reference, model: nn.Module, device: torch.device
     final, maps = model.forward_intermediates(x)  # type: ignore[operator]
     if 'pre_logits' in arrays:
         yield arrays.compare('pre_logits', model.forward_head(final, pre_logits=True), None)  # type: ignore[operator]
+    if arrays.features == len(maps) + 1:  # the first is the stem's
+        maps = [model.stem(x), *maps]  # type: ignore[operator]
     yield from compare_maps(reference, ends(maps, arrays.features))
 
 
