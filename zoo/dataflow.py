@@ -101,7 +101,7 @@ class Dataflow(TorchFunctionMode):
         if func in ADDITIONS and all(isinstance(value, Tensor) and value.ndim == 4 for value in args[:2]):
             self.additions.append((self._inside[-1][0], list(args[:2]), depths[:2]))
         # The batch norm of the meta device takes longer than all else.
-        output = torch.empty_like(args[0]) if func is F.batch_norm else func(*args, **(kwargs or {}))
+        output = torch.empty_like(given[0]) if func is F.batch_norm else func(*args, **(kwargs or {}))
         self._note(output, max(depths, default=0) + (func in CONVOLUTIONS))
         tensors = [value for value in given if isinstance(value, Tensor)]
         if tensors and func not in CONVOLUTIONS and not any(output is tensor for tensor in tensors):

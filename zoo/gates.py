@@ -8,12 +8,14 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from ops.registry import NCHW, OPS, build
+from ops.registry import NCHW
 from zoo.dataflow import Call, Dataflow, follow, is_map
+from zoo.mixers import build_mixer
 
 CHILD = 'gate_after'
 """Name of a gate in the module that it stands behind."""
@@ -89,17 +91,17 @@ def insert_gates(
 
     Args:
         model: takes images (B, C, H, W); if `where` names no modules, it has residual blocks.
-        gate: name in `ops.registry.OPS` of layout (B, C, H, W), or channels C -> module (B, C, H, W) -> (B, C, H, W).
+        gate: name of an operator in `ops.registry.OPS`, or channels C -> module (B, C, H, W) -> (B, C, H, W).
         where: see above.
         options: of the gate.
 
     Raises:
-        ValueError: there is no such gate; `where` matches nothing, or modules that return no map, that cannot have a
-            child, or that have a gate.
+        ValueError: there is no such operator, or `where` matches nothing, or modules that return no map, that call
+            whatever they hold, or that have a gate.
     """
     flow = follow(model)
     places = find_places(flow, type(model).__name__, gate if isinstance(gate, str) else '', where)
-    make = maker(gate) if isinstance(gate, str) else gate
+    make = partial(build_mixer, gate, layout=NCHW) if isinstance(gate, str) else gate
     gates = []
     for place in places:
         like = next(place.module.parameters(), next(model.parameters()))
@@ -112,16 +114,8 @@ def insert_gates(
     return model
 
 
-def maker(name: str) -> Callable[..., nn.Module]:
-    """Channels and options -> the gate of that name."""
-    known = [known for known, op in OPS.items() if op.layout == NCHW]
-    if name not in known:
-        raise ValueError(f'there is no gate {name!r}; choose one of: {", ".join(known)}')
-    return lambda dim, **options: build(name, dim, **options)
-
-
 def find_places(flow: Dataflow, network: str, gate: str, where: str | Sequence[str] | None) -> list[Call]:
-    """One call of each module behind which a gate goes, in the order in which they run."""
+    """One call of each module behind which a gate goes."""
     if where is None:
         choices = next(places for pattern, places in DEFAULT_PLACES.items() if fnmatch.fnmatch(gate, pattern))
         found = next((calls for place in choices if (calls := place(flow))), [])

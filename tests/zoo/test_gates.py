@@ -146,6 +146,13 @@ def test_places_by_name(where, expected):
     assert places(zoo.insert_gates(network('resnet18'), 'eca', where)) == expected
 
 
+def test_mixers_serve_as_gates():
+    model = zoo.insert_gates(network('resnet18'), 'na', 'stage', kernel_size=3)
+    assert model.layer2[1].gate_after.mixer.num_heads == 4
+    with torch.no_grad():
+        assert model(image()).shape == (2, 5)
+
+
 def test_options_reach_the_gate():
     model = zoo.insert_gates(network('resnet18'), 'eca', kernel_size=7)
     assert model.layer1[0].bn2.gate_after.conv.kernel_size == (7,)
@@ -237,8 +244,7 @@ def test_gates_follow_the_device_and_type_of_the_network():
 @pytest.mark.parametrize(
     ('name', 'arguments', 'message'),
     [
-        ('resnet18', dict(gate='ecca'), "there is no gate 'ecca'; choose one of: .*eca"),
-        ('resnet18', dict(gate='na'), "there is no gate 'na'"),
+        ('resnet18', dict(gate='ecca'), "there is no operator 'ecca'; choose one of: .*eca"),
         ('resnet18', dict(gate='se', reduction=65), 'reduction 65 leaves none of 64 channels'),
         ('resnet18', dict(gate='eca', where='depthwise'), "where='depthwise' matches nothing in ResNet.*residual"),
         ('resnet18', dict(gate='eca', where=r'block\d'), r"where='block\\\\d' matches nothing"),
