@@ -276,7 +276,8 @@ class AgentAttention(nn.Module):
 class ReducedAgentAttention(SpatialReductionAttention):
     """(B, H, W, C) -> (B, H, W, C): agent attention with keys and values of every R x R cell, as in the pyramid of PVT.
 
-    Work: (2 + 3 / R ** 2 + 1) * C * C + 2 * A * C * (1 + 1 / R ** 2) + 9 * C multiply-adds for each position.
+    Work: (3 + 2 / R ** 2) * C * C + 2 * (1 + 1 / R ** 2) * A * C + 9 * C multiply-adds for each position, one C * C
+    less where R is 1.
 
     Args:
         dim: channels C.

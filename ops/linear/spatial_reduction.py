@@ -20,7 +20,8 @@ def reduced_size(size: tuple[int, int], sr_ratio: int) -> tuple[int, int]:
 class SpatialReductionAttention(nn.Module):
     """(B, H, W, C) -> (B, H, W, C), every position to the H / R x W / R cells; (B, L, C) too where R is 1.
 
-    Work: (2 + 3 / R ** 2 + 1) * C * C + 2 * H * W / R ** 2 * C multiply-adds for each position, where R is not 1.
+    Work: (3 + 2 / R ** 2) * C * C + 2 * H * W / R ** 2 * C multiply-adds for each position, one C * C less
+    where R is 1.
     Rows and columns beyond the last whole cell have no keys, as in the paper's code; a map smaller than a cell is
     zero-padded to one.
 
