@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from checkpoints import tensorflow
 from checkpoints.errors import CheckpointError
 from checkpoints.files import replacing
 
@@ -98,6 +99,10 @@ def _load(path: Path) -> Any:
         raise CheckpointError(f'{path} is a web page, not a checkpoint: the download went wrong')
     if head.startswith(b'version https://git-lfs'):
         raise CheckpointError(f'{path} is a git-lfs pointer, not the weights: run git lfs pull')
+    if path.suffix == '.npz':
+        return tensorflow.read_archive(path)
+    if path.suffix == '.index':
+        return tensorflow.read_bundle(path)
     if path.suffix != '.safetensors':
         return _torch_load(path, head)
     try:
@@ -134,9 +139,10 @@ def _strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def read_state_dict(path: str | Path, use_ema: bool = True) -> dict[str, Tensor]:
     """Read a checkpoint into name -> tensor on the CPU, without running any code from it.
 
-    A `.safetensors` file is one; any other is taken for the product of `torch.save`, memory-mapped where its format
-    allows it. Wrappers such as `{'model': ...}` are opened, prefixes that every key has (`module.`, `_orig_mod.`)
-    removed. Entries beside the weights that are no tensors (epoch, optimizer, arguments) are left out.
+    A `.safetensors` file is one, `.index` and `.npz` hold variables of TensorFlow; any other is taken for the product
+    of `torch.save`, memory-mapped where its format allows it. Wrappers such as `{'model': ...}` are opened, prefixes
+    that every key has (`module.`, `_orig_mod.`) removed. Entries beside the weights that are no tensors (epoch,
+    optimizer, arguments) are left out.
 
     Args:
         path: the file.
@@ -156,7 +162,7 @@ def read_state_dict(path: str | Path, use_ema: bool = True) -> dict[str, Tensor]
     if wrapped and len(tensors) < len(state_dict):
         key, value = next((key, value) for key, value in state_dict.items() if key not in tensors)
         raise CheckpointError(f'{path}: {key!r} among the weights is no tensor but {type(value).__name__}')
-    return _strip_prefixes(tensors)
+    return _strip_prefixes(tensorflow.choose_averages(tensors, use_ema))
 
 
 def _sort_metadata(path: Path) -> None:

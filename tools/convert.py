@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
 def convert(args: argparse.Namespace) -> None:
     """Converts one checkpoint and prints what to paste into the catalogue."""
     import checkpoints
+    from zoo.weights import translated
 
     report_path = args.report or args.output.with_suffix('.md')
     check_paths(args.output, report_path, args.force)
@@ -87,7 +88,7 @@ def convert(args: argparse.Namespace) -> None:
         sha256=checkpoints.sha256_of(args.output),
         bytes=args.output.stat().st_size,
         attnzoo=version('attnzoo'),
-        entries=tuple(entries(state_dict, rules_of(model))),
+        entries=tuple(entries(translated(model, state_dict), rules_of(model))),
     )
     write_report(report, report_path)
     print(f'{name}: {len(renamed)} tensors in {args.output}, report in {report_path}; for the catalogue:')
@@ -112,9 +113,9 @@ def rules_of(model: 'nn.Module') -> 'Rules':
 
 def rename(state_dict: 'Mapping[str, Tensor]', model: 'nn.Module') -> 'dict[str, Tensor]':
     """The tensors under our names; a linear layer that is a 1 x 1 convolution there, or the reverse, in our shape."""
-    import checkpoints
+    from zoo import weights
 
-    renamed, ours = checkpoints.remap_keys(state_dict, rules_of(model)), model.state_dict()
+    renamed, ours = weights.renamed(model, state_dict), model.state_dict()
     for key, tensor in renamed.items():
         if key in ours and [n for n in tensor.shape if n > 1] == [n for n in ours[key].shape if n > 1]:
             renamed[key] = tensor.reshape(ours[key].shape)

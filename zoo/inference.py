@@ -22,7 +22,7 @@ from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, res
 from torch import Tensor
 
 import checkpoints
-from zoo.weights import load_state_dict
+from zoo.weights import load_state_dict, renamed
 
 VIEW_PIXELS = 400
 """Shortest side of the pictures that are shown, however small the images are that the model takes."""
@@ -135,7 +135,7 @@ def described(path: Path) -> dict[str, Any]:
 
 def classes_of(model: Any, state_dict: dict[str, Tensor]) -> int:
     """Number of classes of the classifier in a checkpoint; that of the model where the checkpoint shows none."""
-    given = checkpoints.remap_keys(state_dict, getattr(model, 'key_rules', ()))
+    given = renamed(model, state_dict)
     classifier = given.get(f'{model.pretrained_cfg.get("classifier")}.weight')
     return model.num_classes if classifier is None else len(classifier)
 

@@ -8,7 +8,7 @@ Letters: B batch, C channels, H W height and width in pixels or positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -111,6 +111,11 @@ class Backbone(nn.Module):
         if init is not None:
             self.apply(init)
         self.register_load_state_dict_pre_hook(rename_foreign_keys)
+
+    @staticmethod
+    def translate(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A checkpoint whose layout is not that of torch -> what the key rules can name; any other as it is."""
+        return state_dict
 
     def classifier(self, dim: int, num_classes: int, global_pool: str, drop_rate: float) -> Any:
         """(B, dim, H, W) -> (B, num_classes), with the methods and names of timm's `ClassifierHead`."""

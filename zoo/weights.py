@@ -102,7 +102,7 @@ def fit(
     first_conv = first_conv or cfg.get('first_conv')
     classifier = classifier or cfg.get('classifier')
     wanted = model.state_dict()
-    given = checkpoints.remap_keys(state_dict, getattr(model, 'key_rules', ()))
+    given = renamed(model, state_dict)
     for key, tensor in list(given.items()):
         if key not in wanted or tensor.shape == wanted[key].shape:
             continue
@@ -133,11 +133,21 @@ def fit(
     return given
 
 
+def translated(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint in torch's layout, as the model's family reads them."""
+    return dict(getattr(model, 'translate', dict)(state_dict))
+
+
+def renamed(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint in torch's layout under the model's names."""
+    return checkpoints.remap_keys(translated(model, state_dict), getattr(model, 'key_rules', ()))
+
+
 def rename_foreign_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """Hook of `load_state_dict`: the authors' names below `prefix` become ours, in place."""
     ours = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
-    renamed = checkpoints.remap_keys(ours, module.key_rules)  # type: ignore[arg-type]
-    state_dict.update({prefix + key: value for key, value in renamed.items()})
+    ours = checkpoints.remap_keys(ours, module.key_rules)  # type: ignore[arg-type]
+    state_dict.update({prefix + key: value for key, value in ours.items()})
 
 
 def accept_backbone_keys(features: nn.Module, backbone_keys: Collection[str]) -> None:

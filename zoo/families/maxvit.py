@@ -9,8 +9,9 @@ any; other windows take resized tables. Stochastic depth rises as in the authors
 below the full rate.
 """
 
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,8 +41,7 @@ VARIANTS = {
     for side in (224, 384, 512)
 }
 
-# The port's keys.
-KEY_RULES = (
+KEY_RULES = (  # of timm's port; `from_tensorflow` has the authors'
     (r'\.(height|width)_lookup$', None),
     (r'\.conv\.conv1_1x1\.', '.conv.expand_conv.'),
     (r'\.conv\.norm1\.', '.conv.expand_norm.'),
@@ -154,6 +154,10 @@ class MaxViT(HierarchicalBackbone):
             **common,
         )
 
+    @staticmethod
+    def translate(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return from_tensorflow(state_dict) if any('/' in key for key in state_dict) else state_dict
+
     def classifier(self, dim: int, num_classes: int, global_pool: str, drop_rate: float) -> nn.Module:
         """Pooling, layer norm, a hidden layer with tanh, and the classifier."""
         norm = partial(LayerNorm2d, eps=1e-5)
@@ -169,6 +173,66 @@ def init_normal(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+TENSORFLOW_PARTS = {
+    'conv_0': 'conv1',
+    'norm_0': 'norm1',
+    'conv_1': 'conv2',
+    'mbconv': 'conv',
+    'reduce_conv2d': 'fc1',
+    'expand_conv2d': 'fc2',
+    'attn_layer_norm': 'attn_block.norm1',
+    'attention': 'attn_block.mixer',
+    'ffn_layer_norm': 'attn_block.norm2',
+    'ffn': 'attn_block.mlp',
+    'attn_layer_norm_1': 'attn_grid.norm1',
+    'attention_1': 'attn_grid.mixer',
+    'ffn_layer_norm_1': 'attn_grid.norm2',
+    'ffn_1': 'attn_grid.mlp',
+    'expand_dense': 'fc1',
+    'shrink_dense': 'fc2',
+    'o': 'proj',
+    'final_layer_norm': 'head.norm',
+    'cls_head': 'head',
+    'inner_dense': 'pre_logits.fc',
+    'logit_dense': 'fc',
+}
+"""Parts of the paths of TensorFlow's variables -> ours; the others have the same name."""
+TENSORFLOW_LEAVES = {
+    'kernel': ('weight', lambda value: value.permute(3, 2, 0, 1)),
+    'depthwise_kernel': ('weight', lambda value: value.permute(2, 3, 0, 1)),
+    'weight': ('weight', lambda value: value.flatten(1).T),
+    'bias': ('bias', Tensor.flatten),
+    'gamma': ('weight', Tensor.contiguous),
+    'beta': ('bias', Tensor.contiguous),
+    'moving_mean': ('running_mean', Tensor.contiguous),
+    'moving_variance': ('running_var', Tensor.contiguous),
+    'relative_bias': ('rpb', Tensor.contiguous),
+}
+"""Ends of those paths -> ours, and how the values become ours."""
+
+
+def from_tensorflow(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The authors' variables, of any scope, as our state dict, without those of the optimizer and counters."""
+    tensors: dict[str, Tensor] = {}
+    for path, value in variables.items():
+        *parts, leaf = re.sub(r'^(.*/)?(?=(stem|block_\d+_\d+|final_layer_norm|cls_head)/)|:0$', '', path).split('/')
+        if leaf not in TENSORFLOW_LEAVES:
+            continue
+        name, convert = TENSORFLOW_LEAVES[leaf]
+        if parts[-1:] == ['o'] and leaf == 'weight':
+            value = value.flatten(0, 1)  # from (heads, channels per head)
+        place = '.'.join(TENSORFLOW_PARTS.get(part, part) for part in parts)
+        place = re.sub(r'^block_(\d+)_(\d+)', lambda m: f'stages.{int(m[1])}.blocks.{int(m[2])}', place)
+        tensors[f'{place}.{name}'] = convert(value)
+        if leaf == 'moving_mean':
+            tensors[f'{place}.num_batches_tracked'] = torch.tensor(0)
+    for key in [key for key in tensors if re.search(r'\.mixer\.q\.', key)]:
+        three = [key.replace('.q.', f'.{part}.') for part in 'qkv']
+        if all(part in tensors for part in three):
+            tensors[key.replace('.q.', '.qkv.')] = torch.cat([tensors.pop(part) for part in three])
+    return tensors
 
 
 register_family(
