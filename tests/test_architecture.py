@@ -25,6 +25,8 @@ REFERENCES = {
     'agent_swin': 'agent',
     'dinat_s': 'nat',
     'focalnet_isotropic': 'focalnet',
+    'gated_mobilenetv2': 'channel',
+    'gated_resnet': 'channel',
     'maxvit_stl': 'biformer',
     'nat_isotropic': 'nat',
 }

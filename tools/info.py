@@ -135,8 +135,9 @@ def summary(model: 'nn.Module', name: str) -> str:
     blocks = getattr(part, 'blocks', None)
     if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not len(blocks):
         return type(part).__name__
-    mixers = {type(block.mixer).__name__: None for block in blocks if hasattr(block, 'mixer')}
-    return f'{len(blocks)} x {type(blocks[0]).__name__}' + (f' ({", ".join(mixers)})' if mixers else '')
+    inner = (getattr(block, part, None) for block in blocks for part in ('mixer', 'gate', 'inner_gate'))
+    kinds = dict.fromkeys(type(module).__name__ for module in inner if not isinstance(module, nn.Identity | None))
+    return f'{len(blocks)} x {type(blocks[0]).__name__}' + (f' ({", ".join(kinds)})' if kinds else '')
 
 
 def print_entry(entry: 'Checkpoint') -> None:

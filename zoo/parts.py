@@ -26,8 +26,8 @@ register_notrace_module(FocalModulation)
 register_notrace_module(NeighborhoodAttention2D)
 
 
-def _in_block(place: str) -> Callable[[re.Match[str]], str]:
-    """(stage counted from 1, block, ...) -> `place` inside our block."""
+def in_block(place: str) -> Callable[[re.Match[str]], str]:
+    """What a key rule makes of a match of (stage counted from 1, block, ...): `place` inside our block."""
     return lambda match: f'stages.{int(match[1]) - 1}.blocks.{match[2]}.{match.expand(place)}'
 
 
@@ -35,10 +35,10 @@ CSWIN_KEY_RULES = (
     (r'^stage1_conv_embed\.0\.', 'stem.conv.'),
     (r'^stage1_conv_embed\.2\.', 'stem.norm.'),
     (r'^merge(\d)\.', r'stages.\1.downsample.'),
-    (r'^stage(\d)\.(\d+)\.attns\.(\d)\.get_v\.', _in_block(r'mixer.branches.\3.dwc.')),
-    (r'^stage(\d)\.(\d+)\.attns\.', _in_block('mixer.branches.')),
-    (r'^stage(\d)\.(\d+)\.(qkv|proj)\.', _in_block(r'mixer.\3.')),
-    (r'^stage(\d)\.(\d+)\.', _in_block('')),
+    (r'^stage(\d)\.(\d+)\.attns\.(\d)\.get_v\.', in_block(r'mixer.branches.\3.dwc.')),
+    (r'^stage(\d)\.(\d+)\.attns\.', in_block('mixer.branches.')),
+    (r'^stage(\d)\.(\d+)\.(qkv|proj)\.', in_block(r'mixer.\3.')),
+    (r'^stage(\d)\.(\d+)\.', in_block('')),
     (r'^norm(\d)\.', lambda match: f'out_norms.{int(match[1]) - 1}.'),
     (r'^head\.(weight|bias)$', r'head.fc.\1'),
 )

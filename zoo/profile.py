@@ -143,6 +143,8 @@ def count_macs(model: nn.Module, input_size: Sequence[int]) -> Counter[str]:
 
     own = {name: module for name, module in model.named_modules() if type(module) in OWN_MACS}
     handles = [module.register_forward_hook(add_formula(name)) for name, module in own.items()]
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()  # a batch norm without positions trains on more than one image only
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             torch.func.functional_call(model, state, (image,))
@@ -151,6 +153,8 @@ def count_macs(model: nn.Module, input_size: Sequence[int]) -> Counter[str]:
     finally:
         for handle in handles:
             handle.remove()
+        for module, mode in modes:
+            module.training = mode
     return with_formulas(by_module(model, counter), own, formulas)
 
 

@@ -30,6 +30,8 @@ def register_family(
 ) -> None:
     """Registers every variant in timm, with the checkpoints of the catalogue of the same name as the module.
 
+    A module calls it once per class: variants whose authors name their keys differently have classes of their own.
+
     Args:
         module_name: `__name__` of the family's file.
         cls: built as `cls(**variant, **what the user asked for)`.
@@ -39,14 +41,12 @@ def register_family(
         out_indices: features of `features_only` unless the user names others, all when None.
 
     Raises:
-        ValueError: a name is taken by timm, or the catalogue holds a model that is not in `variants`.
+        ValueError: a name is taken.
     """
     module, family = sys.modules[module_name], module_name.rsplit('.', 1)[-1]
     catalogue = checkpoints.catalogue(family) if family in checkpoints.families() else {}
     if taken := [name for name in variants if is_model(name)]:
         raise ValueError(f'the model names {taken} of {module_name} are taken: choose others')
-    if strangers := set(catalogue) - set(variants):
-        raise ValueError(f'checkpoints/{family}.toml names models that {module_name} does not define: {strangers}')
     cls.key_rules, cls.value_rules = key_rules, value_rules
     cfgs: dict[str, dict[str, Any] | PretrainedCfg] = {}
     for name, arguments in variants.items():
@@ -54,10 +54,20 @@ def register_family(
         cfgs.update({f'{name}.{tag}': pretrained_cfg(cls, arguments, entry) for tag, entry in entries.items()})
         if not entries:
             cfgs[f'{name}.untrained'] = pretrained_cfg(cls, arguments, None)
-    module.default_cfgs = generate_default_cfgs(cfgs)  # type: ignore[attr-defined]
+    module.default_cfgs = {**getattr(module, 'default_cfgs', {}), **generate_default_cfgs(cfgs)}  # type: ignore[attr-defined]
     for name, arguments in variants.items():
         setattr(module, name, register_model(_entry_point(name, module_name, cls, arguments, out_indices)))
         _registered[name] = family
+
+
+def check_catalogue(family: str) -> None:
+    """To be called when the family has registered its models.
+
+    Raises:
+        ValueError: its catalogue holds a model that is not among them.
+    """
+    if strangers := sorted(name for name in checkpoints.catalogue(family) if _registered.get(name) != family):
+        raise ValueError(f'checkpoints/{family}.toml names models that zoo/families/{family}.py lacks: {strangers}')
 
 
 def list_models(pattern: str = '*') -> list[str]:

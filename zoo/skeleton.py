@@ -24,20 +24,26 @@ ValueRules = tuple[tuple[str, Callable[[Tensor, torch.Size], Tensor]], ...]
 
 
 class Stage(nn.Module):
-    """(B, C, H, W) -> (B, D, H', W'): a downsample, then blocks that keep the shape.
+    """(B, C, H, W) -> (B, D, H', W'): a downsample, then blocks, then a tail.
 
     Args:
         blocks: modules applied in order, in the layout of `channels_last`.
         downsample: (B, C, H, W) -> (B, D, H', W'), nothing when None.
         channels_last: the blocks take (B, H, W, D) instead of (B, D, H, W).
+        tail: keeps (B, D, H', W'), nothing when None.
     """
 
     def __init__(
-        self, blocks: Sequence[nn.Module], downsample: nn.Module | None = None, channels_last: bool = True
+        self,
+        blocks: Sequence[nn.Module],
+        downsample: nn.Module | None = None,
+        channels_last: bool = True,
+        tail: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.downsample = downsample or nn.Identity()
         self.blocks = nn.Sequential(*blocks)
+        self.tail = tail or nn.Identity()
         self.channels_last = channels_last
         self.grad_checkpointing = False
 
@@ -49,7 +55,7 @@ class Stage(nn.Module):
             x = checkpoint_seq(self.blocks, x)
         else:
             x = self.blocks(x)
-        return x.permute(0, 3, 1, 2) if self.channels_last else x
+        return self.tail(x.permute(0, 3, 1, 2) if self.channels_last else x)
 
 
 class Backbone(nn.Module):
@@ -61,7 +67,7 @@ class Backbone(nn.Module):
     Args:
         stem: (B, in_chans, H, W) -> (B, C, H', W').
         stages: the features in order.
-        norm: last normalisation, (B, C, H, W) -> (B, C, H, W), before the pooling.
+        norm: last normalisation, (B, C, H, W) -> (B, num_features, H, W), before the pooling.
         feature_info: per stage `num_chs`, `reduction` (pixels per position) and `module`.
         num_classes: size of the classifier, 0 for none.
         in_chans: channels of the image.
@@ -69,6 +75,7 @@ class Backbone(nn.Module):
         drop_rate: dropout before the classifier.
         out_norms: stages whose features are normalised, each by a norm of its own, as dense models want them; True for
             all. What the next stage takes stays as it is.
+        num_features: channels after `norm`, those of the last stage when None.
         init: applied to every module.
     """
 
@@ -93,6 +100,7 @@ class Backbone(nn.Module):
         global_pool: str = 'avg',
         drop_rate: float = 0.0,
         out_norms: bool | Sequence[int] = (),
+        num_features: int | None = None,
         init: Callable[[nn.Module], None] | None = None,
     ) -> None:
         super().__init__()
@@ -101,7 +109,7 @@ class Backbone(nn.Module):
             raise ValueError(f'out_norms names stages of 0 to {len(stages) - 1}, got {out_norms!r}')
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.feature_info = feature_info
-        self.num_features = feature_info[-1]['num_chs']
+        self.num_features = num_features or feature_info[-1]['num_chs']
         self.stem = stem
         self.stages = nn.Sequential(*stages)
         self.norm = norm
@@ -151,6 +159,15 @@ class Backbone(nn.Module):
         """(B, in_chans, H, W) -> (B, num_features, H', W'), normalised, not pooled."""
         return self.as_features(self.norm(self.stages(self.stem(x))))
 
+    def forward_stages(self, x: Tensor, count: int) -> list[Tensor]:
+        """(B, in_chans, H, W) -> the ends of the first `count` stages, each before the next downsample."""
+        x = self.stem(x)
+        maps = []
+        for stage in self.stages[:count]:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, num_features, H', W') -> (B, num_classes), or (B, head_hidden_size) before the classifier."""
         return self.head(x, pre_logits=pre_logits)
@@ -183,10 +200,9 @@ class Backbone(nn.Module):
             raise ValueError(f"output_fmt must be 'NCHW' or 'NHWC', got {output_fmt!r}")
         take, last = feature_take_indices(len(self.stages), indices)
         end = len(self.stages) - 1
+        maps = self.forward_stages(x, last + 1 if stop_early else end + 1)
         taken = []
-        x = self.stem(x)
-        for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
-            x = stage(x)
+        for i, x in enumerate(maps):
             if str(i) in self.out_norms and i in take:
                 taken.append(self.out_norms[str(i)](self.as_map(x)))
             elif i in take:
@@ -208,9 +224,10 @@ class Backbone(nn.Module):
         self.out_norms = nn.ModuleDict({key: norm for key, norm in self.out_norms.items() if int(key) in take})
         if prune_norm or shorter:
             self.norm = nn.Identity()
-        if shorter:
-            self.num_features = self.feature_info[last]['num_chs']
-        if prune_head or shorter:
+            channels = self.feature_info[last]['num_chs']
+            prune_head = prune_head or shorter or channels != self.num_features
+            self.num_features = channels
+        if prune_head:
             self.head = self.pruned_head()
             self.reset_classifier(0, '')
         return take
@@ -257,7 +274,8 @@ class Backbone(nn.Module):
         """Parameter groups in order of depth, for layer decay: stages if `coarse`, else blocks."""
         blocks: list[tuple[str, tuple[int] | None]] = [(r'^stages\.(\d+)', None)]
         if not coarse:
-            blocks = [(r'^stages\.(\d+)\.downsample', (0,)), (r'^stages\.(\d+)\.blocks\.(\d+)', None)]
+            ends = [(r'^stages\.(\d+)\.downsample', (0,)), (r'^stages\.(\d+)\.tail', (99999,))]
+            blocks = [*ends, (r'^stages\.(\d+)\.blocks\.(\d+)', None)]
         return {'stem': r'^stem', 'blocks': [*blocks, (r'^norm|^out_norms', (99999,))]}
 
     @torch.jit.ignore
@@ -275,12 +293,17 @@ class HierarchicalBackbone(Backbone):
         stem: (B, in_chans, H, W) -> (B, dims[0], H', W').
         downsample: stage -> module that leads from `dims[stage - 1]` to `dims[stage]`, or None; not asked for stage 0.
         block: (stage, index in the stage, drop path rate) -> module.
-        norm: last normalisation of `dims[-1]` channels.
+        norm: last normalisation, of `dims[-1]` channels.
+        tail: stage -> module after its blocks, or None.
         reductions: pixels per position after each stage.
         drop_path_rate: stochastic depth of the last block, rising linearly from 0.
         channels_last: layout of the blocks, see `Stage`.
-        head: `num_classes`, `in_chans`, `global_pool`, `drop_rate`, `out_norms` and `init` of `Backbone`.
+        head: `num_classes`, `in_chans`, `global_pool`, `drop_rate`, `out_norms`, `num_features` and `init` of
+            `Backbone`.
     """
+
+    stage: ClassVar[type[Stage]] = Stage
+    """Class of the stages."""
 
     def __init__(
         self,
@@ -291,6 +314,7 @@ class HierarchicalBackbone(Backbone):
         downsample: Callable[[int], nn.Module | None],
         block: Callable[[int, int, float], nn.Module],
         norm: nn.Module,
+        tail: Callable[[int], nn.Module | None] = lambda stage: None,
         reductions: Sequence[int] = (4, 8, 16, 32),
         drop_path_rate: float = 0.0,
         channels_last: bool = True,
@@ -302,7 +326,7 @@ class HierarchicalBackbone(Backbone):
         for i, depth in enumerate(depths):
             rates = [drop_path_rate * (placed + j) / max(total - 1, 1) for j in range(depth)]
             blocks = [block(i, j, rate) for j, rate in enumerate(rates)]
-            stages.append(Stage(blocks, downsample(i) if i else None, channels_last))
+            stages.append(self.stage(blocks, downsample(i) if i else None, channels_last, tail(i)))
             placed += depth
         feature_info = [
             {'num_chs': dim, 'reduction': reduction, 'module': f'stages.{i}'}

@@ -96,7 +96,7 @@ def fit(
     that holds them; a first convolution of another number of channels is summed or repeated as timm does; a classifier
     is left out where the model has none, and replaced by the model's own, with a warning, where the number of classes
     differs. The norms of features stay as they are where the checkpoint is a classifier's, and so do the children named
-    in `unneeded` that it leaves out. Nothing else is changed.
+    in `unneeded` that it leaves out, and the counters of batch norms that an old file lacks. Nothing else is changed.
     """
     cfg = getattr(model, 'pretrained_cfg', None) or {}
     first_conv = first_conv or cfg.get('first_conv')
@@ -130,6 +130,10 @@ def fit(
     fresh = (*unneeded, 'out_norms')
     absent = {name for name in fresh if not any(key.startswith(f'{name}.') for key in given)}
     given.update({key: tensor for key, tensor in wanted.items() if key.partition('.')[0] in absent})
+    for key in wanted.keys() - given.keys():
+        # Before torch 0.4.1 batch norms did not count their batches.
+        if key.endswith('num_batches_tracked') and key.replace('num_batches_tracked', 'running_mean') in given:
+            given[key] = wanted[key]
     return given
 
 

@@ -10,7 +10,7 @@ from timm.models import get_pretrained_cfg
 import checkpoints
 import zoo
 from zoo.families.nat import KEY_RULES, NAT, VARIANTS
-from zoo.registry import register_family
+from zoo.registry import check_catalogue, register_family
 
 
 def test_every_variant_of_the_papers_is_a_model_of_timm():
@@ -49,9 +49,18 @@ def test_a_taken_name_is_refused():
             register_family('zoo.families.nat_isotropic', NAT, {name: VARIANTS['nat_mini']}, KEY_RULES)
 
 
-def test_a_catalogue_with_strangers_is_refused():
-    with pytest.raises(ValueError, match='nat_mini'):
-        register_family('zoo.families.nat', NAT, {'nat_other': VARIANTS['nat_mini']}, KEY_RULES)
+def test_a_catalogue_with_strangers_is_refused(monkeypatch):
+    check_catalogue('nat')
+    monkeypatch.setattr(checkpoints, 'catalogue', lambda family: {'nat_mini': {}, 'dinat_s_tiny': {}, 'nat_other': {}})
+    with pytest.raises(ValueError, match=r"nat\.toml names models .*'dinat_s_tiny', 'nat_other'"):
+        check_catalogue('nat')
+
+
+def test_a_family_of_two_classes_has_one_set_of_configurations():
+    family = sys.modules['zoo.families.gated_mobilenetv2']
+    assert {'eca_mobilenetv2', 'coordatt_mobilenetv2'} <= set(family.default_cfgs)
+    assert timm.create_model('eca_mobilenetv2', device='meta').key_rules == family.KEY_RULES
+    assert timm.create_model('coordatt_mobilenetv2', device='meta').key_rules == family.COORDINATE_KEY_RULES
 
 
 def test_importing_the_zoo_stays_light():
