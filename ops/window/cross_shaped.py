@@ -125,6 +125,8 @@ class BranchedAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if not branches or dim % len(branches):
+            raise ValueError(f'dim {dim} cannot be shared equally by {len(branches)} branches')
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, device=device, dtype=dtype)
         self.branches = nn.ModuleList(branches)
         self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)

@@ -108,7 +108,7 @@ class ShiftedWindowAttention(nn.Module):
             x = x.roll([-step for step in self.shift_size], dims=(1, 2))
             bias = bias + shift_mask(size, self.window_size, self.shift_size, x.device).to(bias.dtype)[:, None]
         qkv = self.qkv(to_windows(x, self.window_size)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        # Windows that have a mask of their own stand beside the heads, which the kernels have a bias for.
+        # A kernel takes one bias per head: windows with masks of their own are counted as heads.
         q, k, v = qkv.unflatten(1, (-1, len(bias))).flatten(2, 3).unbind()
         x = F.scaled_dot_product_attention(
             q,

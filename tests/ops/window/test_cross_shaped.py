@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ops import CrossShapedWindowAttention, StripeAttention
+from ops import BranchedAttention, CrossShapedWindowAttention, StripeAttention
 from tests.ops.conftest import assert_near
 
 
@@ -97,3 +97,10 @@ def test_options():
 def test_bad_values_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         CrossShapedWindowAttention(*arguments)
+
+
+def test_branches_share_the_channels_equally():
+    branches = [StripeAttention(4, 1, (None, 1)) for _ in range(3)]
+    assert BranchedAttention(12, branches)(torch.randn(1, 2, 3, 12)).shape == (1, 2, 3, 12)
+    with pytest.raises(ValueError, match='dim 10 cannot be shared equally by 3 branches'):
+        BranchedAttention(10, branches)

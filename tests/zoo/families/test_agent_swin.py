@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ops import AgentAttention, ShiftedWindowAttention, WindowAgentAttention
-from zoo.parts import block_letters
+from zoo.parts import block_letters, resize_window_table
 
 SHORT = dict(depths=(1, 1, 4, 2), embed_dim=32, num_heads=(1, 2, 4, 8), num_classes=3)
 SHAPES = ((9, 9), (12, 12), (5, 4), (7, 7))
@@ -84,6 +84,12 @@ def test_weights_of_another_size_are_resized_as_the_authors_do():
     torch.testing.assert_close(large[table], expected.view(4, 23 * 23).T)
     plane = 'stages.0.blocks.0.mixer.core.an_bias'
     assert torch.equal(large[plane], small[plane])
+
+
+@pytest.mark.parametrize('shape', [(25, 3), (24, 2), (5, 5, 2)])
+def test_tables_that_cannot_be_resized(shape):
+    with pytest.raises(ValueError, match=r'\(9, 2\) cannot be resized'):
+        resize_window_table(torch.zeros(9, 2), torch.Size(shape))
 
 
 def test_map_of_another_size_sees_resized_biases():
