@@ -23,6 +23,7 @@ REFERENCES = {
     'agent_deit': 'agent',
     'agent_pvt': 'agent',
     'agent_swin': 'agent',
+    'biformer_stl': 'biformer',
     'dinat_s': 'nat',
     'focalnet_isotropic': 'focalnet',
     'gated_mobilenetv2': 'channel',

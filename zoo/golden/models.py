@@ -59,6 +59,7 @@ def dense_agent(arguments: dict[str, Any]) -> dict[str, Any]:
 
 ADAPTERS = (
     Adapter(r'(di)?nat_.*', arguments=pick('dilations')),
+    Adapter(r'biformer_.*', arguments=pick('n_win')),
     Adapter(r'litv2_[smb]_(det|seg).*', arguments=pick('local_ws')),
     Adapter(r'proxy_(.*)_dim32', r'zoo_focalnet_\1', arguments=pick('embed_dim', 'depths')),
     Adapter(r'dense_focalnet_conv_embed_dim32', 'zoo_focalnet_tiny_srf', arguments=dense_focalnet),
