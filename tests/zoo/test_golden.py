@@ -1,5 +1,6 @@
 """Our models and operators against a selection of reference numbers of the authors' code, in tests/golden."""
 
+import inspect
 import math
 import zlib
 from pathlib import Path
@@ -8,12 +9,22 @@ import numpy as np
 import pytest
 import torch
 
+import zoo
 from zoo import golden
 from zoo.golden import rule
-from zoo.golden.models import ends, resolve
+from zoo.golden.models import authors_state_dict, classes, create, ends, resolve, saved
 from zoo.golden.reference import Arrays, Comparison, Reference, Unmapped
 
 REFERENCES = golden.find([Path(__file__).parents[1] / 'golden'])
+
+
+def one_network_per_family() -> list[Reference]:
+    networks = [reference for reference in REFERENCES if reference.kind == 'network']
+    return list({zoo.family_of(resolve(reference)[1]): reference for reference in networks}.values())
+
+
+def takes_img_size(reference: Reference) -> bool:
+    return 'img_size' in inspect.signature(type(create(reference, device='meta')).__init__).parameters
 
 
 @pytest.mark.parametrize('reference', REFERENCES, ids=lambda reference: reference.name)
@@ -21,6 +32,27 @@ def test_agrees_with_the_authors_code(reference):
     rows = list(golden.run(reference))
     assert rows
     assert all(row.status == 'agrees' for row in rows), [row for row in rows if row.status != 'agrees']
+
+
+@pytest.mark.parametrize('reference', one_network_per_family(), ids=lambda reference: reference.name)
+def test_the_authors_file_serves_another_resolution(reference):
+    options = dict(num_classes=classes(reference))
+    sized = {'img_size': (96, 160)} if takes_img_size(reference) else {}
+    with saved(reference, authors_state_dict(reference, options)) as file:
+        overlay = dict(options, file=str(file))
+        as_trained, made_for_it = (
+            create(reference, pretrained=True, pretrained_cfg_overlay=overlay, **options, **more).eval()
+            for more in ({}, sized)
+        )
+    x = rule.images((2, 3, 96, 160))
+    with torch.no_grad():
+        expected = as_trained(x)
+        as_trained.set_input_size((96, 160))
+        outputs = [as_trained(x), made_for_it(x)]
+    assert all(logits.isfinite().all() for logits in outputs)
+    # Windows that follow `img_size` are others, not resized ones.
+    for logits in outputs[: 1 if resolve(reference)[1].startswith('agent_swin') else 2]:
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize('kind', ['network', 'dense', 'operator'])

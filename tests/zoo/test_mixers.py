@@ -51,6 +51,19 @@ def test_a_backbone_of_every_operator_learns_everywhere(name):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize('size', ['pico', 'tiny', 'small', 'base'])
+def test_every_operator_fits_every_size(size):
+    depths = (1, 1, 1) if size == 'pico' else (1, 1, 1, 1)
+    for name in OPS:
+        model = timm.create_model(f'mixer_{size}', mixer=name, depths=depths, device='meta')
+        assert model(torch.empty(2, 3, 64, 64, device='meta')).shape == (2, 1000)
+
+
+def test_a_mixer_may_have_its_own_number_of_heads():
+    model = timm.create_model('mixer_pico', mixer={'name': 'na', 'num_heads': 8}, device='meta')
+    assert {stage.blocks[0].mixer.num_heads for stage in model.stages} == {8}
+
+
 def test_stages_and_blocks_take_their_own_operators():
     choice = ['na', ['attention', {'name': 'na', 'kernel_size': 3}], {'name': 'attention', 'qkv_bias': False}]
     model = timm.create_model('mixer_pico', mixer=choice)

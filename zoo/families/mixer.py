@@ -1,6 +1,6 @@
 """One plain backbone for every operator: the same stem, MLPs and downsamples around any mixer, to compare mixers.
 
-The layout is that of NAT with the sizes of Swin: overlapping convolutions lead into and between the stages.
+Layout and sizes are those of NAT: overlapping convolutions lead into and between the stages.
 
 Papers: https://arxiv.org/abs/2111.11418 (the mixer is one part among others), https://arxiv.org/abs/2204.07143 (layout)
 """
@@ -20,14 +20,15 @@ from zoo.skeleton import HierarchicalBackbone
 
 Choice = str | Mapping[str, Any]
 
-TINY = dict(depths=(2, 2, 6, 2), embed_dim=96, drop_path_rate=0.2)
+TINY = dict(depths=(3, 4, 18, 5), embed_dim=64, mlp_ratio=3.0, drop_path_rate=0.2)
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     # For images of about 32 pixels: maps of 16, 8 and 4 positions a side.
     'mixer_pico': dict(depths=(1, 3, 1), embed_dim=64, mlp_ratio=2.0, stem_strides=(2, 1), img_size=32),
     'mixer_tiny': TINY,
-    'mixer_small': dict(TINY, depths=(2, 2, 18, 2), drop_path_rate=0.3),
-    'mixer_base': dict(depths=(2, 2, 18, 2), embed_dim=128, drop_path_rate=0.5),
+    # An even number of heads everywhere, which stripes need.
+    'mixer_small': dict(TINY, embed_dim=96, head_dim=24, mlp_ratio=2.0, drop_path_rate=0.3),
+    'mixer_base': dict(TINY, embed_dim=128, mlp_ratio=2.0, drop_path_rate=0.5),
 }
 
 
@@ -39,7 +40,7 @@ class Mixer(HierarchicalBackbone):
         embed_dim: channels of the first stage, doubled by every downsample.
         mixer: name of an operator, or `{'name': ..., **options}`; or one of these per stage, where a stage may have a
             sequence of its own that its blocks take in turns: `['na', 'na', ['block', 'grid'], {'name': 'attention'}]`.
-        head_dim: channels of an attention head.
+        head_dim: channels of an attention head, where the mixer's options have no `num_heads`.
         mlp_ratio: hidden channels of an MLP over its channels.
         stem_strides: of the two convolutions of the stem.
         img_size: pixels per side that position tables are made for.
@@ -78,7 +79,7 @@ class Mixer(HierarchicalBackbone):
             options = dict(turns[stage][index % len(turns[stage])])
             if 'input_size' in OPS[options['name']].options:
                 options = {'input_size': tuple(-(-side // reductions[stage]) for side in sides), **options}
-            module = build_mixer(dim=dims[stage], num_heads=dims[stage] // head_dim, **options)
+            module = build_mixer(dim=dims[stage], **{'num_heads': dims[stage] // head_dim, **options})
             mlp = Mlp(dims[stage], int(dims[stage] * mlp_ratio), drop=proj_drop_rate)
             return PreNormBlock(dims[stage], module, mlp, drop_path=drop_path)
 
