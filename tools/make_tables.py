@@ -8,9 +8,11 @@ import csv
 import importlib
 import inspect
 import io
+import multiprocessing
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +78,24 @@ def filled(text: str, where: str) -> str:
 def costs() -> str:
     """Parameters and multiply-adds of every model at its default input size, counted anew."""
     import zoo
-    from zoo.profile import profile
 
     file = io.StringIO()
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(('model', 'input_size', 'parameters', 'macs'))
-    for name in zoo.list_models():
-        cost = profile(name)
-        writer.writerow((name, 'x'.join(map(str, cost.input_size)), cost.parameters, cost.macs))
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context('spawn')) as workers:
+        writer.writerows(workers.map(cost_row, zoo.list_models(), chunksize=4))
     return file.getvalue()
+
+
+def cost_row(name: str) -> tuple[str, str, int, int]:
+    """A model's line in the record."""
+    import torch
+
+    from zoo.profile import profile
+
+    torch.set_num_threads(1)
+    cost = profile(name)
+    return name, 'x'.join(map(str, cost.input_size)), cost.parameters, cost.macs
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> str:
