@@ -5,6 +5,7 @@ The tables come from the registry, the catalogue, `checkpoints/results.csv` and 
 
 import argparse
 import csv
+import functools
 import importlib
 import inspect
 import io
@@ -126,6 +127,38 @@ def models_table() -> str:
     return markdown(columns, lines, right=(1, 2, 5))
 
 
+def families_table() -> str:
+    """Every family with the range of its models, its operators and its first paper."""
+    import checkpoints
+    import zoo
+    from ops.registry import OPS
+    from zoo.profile import recorded
+
+    columns = ('family', 'models', 'params M', 'MACs G', 'operators', 'weight files', 'paper')
+    names, lines = {op.module_class: name for name, op in reversed(OPS.items())}, []
+    users = families_by_class()
+    for family in dict.fromkeys(map(zoo.family_of, zoo.list_models())):
+        models = [name for name in zoo.list_models() if zoo.family_of(name) == family]
+        costs = [recorded()[name] for name in models if name in recorded()]
+        ranges = [span(column, unit) for column, unit in zip(zip(*costs), (1e6, 1e9))] or ['', '']
+        operators = sorted(name for cls, name in names.items() if family in users.get(cls, ()))
+        catalogue = checkpoints.catalogue(family) if family in checkpoints.families() else {}
+        module = importlib.import_module(f'zoo.families.{family}')
+        numbers = re.findall(r'arxiv\.org/abs/(\d+\.\d+)', module.__doc__ or '')
+        paper = f'[{numbers[0]}](https://arxiv.org/abs/{numbers[0]})' if numbers else None
+        shown_models = f'{len(models)}: `{models[0]}` ... `{models[-1]}`' if len(models) > 1 else f'`{models[0]}`'
+        files = sum(len(tags) for tags in catalogue.values())
+        operators_shown = ', '.join(f'`{name}`' for name in operators)
+        lines.append((f'`{family}`', shown_models, *ranges, operators_shown, files, paper))
+    return markdown(columns, lines, right=(2, 3, 5))
+
+
+def span(numbers: Sequence[int], unit: float) -> str:
+    """The smallest and the largest, in units."""
+    low, high = (f'{number / unit:.1f}' for number in (min(numbers), max(numbers)))
+    return low if low == high else f'{low} - {high}'
+
+
 def checkpoints_table() -> str:
     """Every weight file of the catalogue."""
     import checkpoints
@@ -192,18 +225,16 @@ def parts_table() -> str:
     return markdown(columns, (op_facts(name) for name in ops.PLACES if name not in named))
 
 
+@functools.cache
 def families_by_class() -> dict[type, set[str]]:
-    """Class of a module -> the families whose first model holds one."""
+    """Class of a module -> the families with a model that holds one."""
     import zoo
     from zoo.profile import on_meta
 
-    first: dict[str, str] = {}
-    for name in zoo.list_models():
-        first.setdefault(zoo.family_of(name), name)
     found: dict[type, set[str]] = {}
-    for family, name in first.items():
+    for name in zoo.list_models():
         for cls in {type(module) for module in on_meta(name).modules()}:
-            found.setdefault(cls, set()).add(family)
+            found.setdefault(cls, set()).add(zoo.family_of(name))
     return found
 
 
@@ -231,6 +262,7 @@ def papers(module: Any) -> list[str]:
 
 TABLES: dict[str, Callable[[], str]] = {
     'models': models_table,
+    'families': families_table,
     'checkpoints': checkpoints_table,
     'results': results_table,
     'ops': ops_table,

@@ -53,6 +53,9 @@ def test_bars_in_cells_are_escaped():
 
 def test_every_model_weight_and_op_is_in_its_table():
     models, weights, operators = (make_tables.TABLES[name]() for name in ('models', 'checkpoints', 'ops'))
+    families = make_tables.TABLES['families']()
+    assert all(f'| `{zoo.family_of(name)}` |' in families for name in zoo.list_models())
+    assert re.search(r'`pvt` .* 13\.2 - .*`sra`.*2102\.12122', families)
     assert all(f'| `{name}` |' in models for name in zoo.list_models())
     for family in checkpoints.families():
         for tags in checkpoints.catalogue(family).values():
