@@ -1,6 +1,7 @@
 """What every test starts from: two cores shared out among the workers, the same random numbers each time."""
 
 import os
+import sys
 
 import pytest
 import torch
@@ -16,3 +17,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def compiled_anew() -> None:
+    """What one test compiled must not make the sizes of the next ones dynamic."""
+    if 'torch._dynamo' in sys.modules:
+        torch.compiler.reset()
