@@ -10,8 +10,9 @@ from mmengine.runner import Runner
 from timm.data import resolve_model_data_config
 
 from zoo.inference import load_classifier, resize_input
+from zoo.training.checks import check_classes
 from zoo.training.classifier import Classifier
-from zoo.training.runner import QuietRunner, check_classes, mistakes_of
+from zoo.training.runner import QuietRunner, mistakes_of
 from zoo.weights import load_checkpoint
 
 BATCH, WORKERS = 64, 2
@@ -56,7 +57,7 @@ def config_tester(config: Config, weights: str, work_dir: str) -> Runner:
         load_checkpoint(model.model, weights)
     elif weights != 'pretrained':
         runner.load_checkpoint(weights)
-    check_classes(runner, runner.test_loop.dataloader.dataset)
+    check_classes(runner.model, runner.test_loop.dataloader.dataset)
     return runner
 
 
@@ -96,7 +97,7 @@ def model_tester(
     }
     runner = tester(Config(parts), work_dir)
     runner.model.model = model.to(get_device())
-    check_classes(runner, runner.test_loop.dataloader.dataset)
+    check_classes(runner.model, runner.test_loop.dataloader.dataset)
     return runner
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 import zoo.training  # noqa: F401  fills the registries
+from zoo.training.checks import check_channels, check_classes
 
 NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -64,6 +64,10 @@ def mistakes_of(path: str) -> Iterator[None]:
     """Turns what a wrong config raises while it is read or built into one ValueError that names the config."""
     try:
         yield
+    except FileNotFoundError as error:
+        if error.filename is None:  # with the words of the data set itself
+            raise
+        raise ValueError(f'{path}: there is no {error.filename}: set data_root') from error
     except (KeyError, TypeError, AttributeError, AssertionError, SyntaxError, NameError, RuntimeError) as error:
         reason = error.args[0] if isinstance(error, KeyError) and error.args else error  # without the quotes of a key
         raise ValueError(f'{path}: {reason}') from error
@@ -90,15 +94,7 @@ def trainer(config: Config) -> Runner:
         runner = QuietRunner.from_cfg(config)
         loops = [runner.train_loop] + ([] if config.get('val_cfg') is None else [runner.val_loop])
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    check_channels(runner.model, config.model)
     for loop in loops:
-        check_classes(runner, loop.dataloader.dataset)
+        check_classes(runner.model, loop.dataloader.dataset)
     return runner
-
-
-def check_classes(runner: Runner, dataset: Any) -> None:
-    """Refuses a classifier whose number of classes is not that of a data set that knows its classes."""
-    model: Any = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes', ())
-    outputs = getattr(getattr(model, 'model', None), 'num_classes', None)
-    if classes and outputs is not None and outputs != len(classes):
-        raise ValueError(f'{model.name} has {outputs} classes and the data {len(classes)}: set model.num_classes')

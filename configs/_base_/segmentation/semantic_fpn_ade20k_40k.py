@@ -1,0 +1,1 @@
+_base_ = ['models/semantic_fpn.py', 'datasets/ade20k.py', 'schedules/adamw_40k.py', 'runtime.py']

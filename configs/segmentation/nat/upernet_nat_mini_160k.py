@@ -1,0 +1,7 @@
+_base_ = '../../_base_/segmentation/upernet_ade20k_160k.py'
+model = dict(
+    backbone=dict(name='nat_mini', drop_path_rate=0.2),
+    decode_head=dict(in_channels=[64, 128, 256, 512]),
+    auxiliary_head=dict(in_channels=256),
+)
+optim_wrapper = dict(type='MixedPrecision', dtype='float16')
