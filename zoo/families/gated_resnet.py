@@ -11,7 +11,8 @@ Code: https://github.com/BangguWu/ECANet (MIT), models/eca_resnet.py;
     timm's legacy_seresnet (Apache-2.0), a port of the Caffe networks of https://github.com/hujie-frank/SENet.
 
 The kernels of ECA are those of the released weights, one per stage: not the 3 of the code's default, nor the paper's
-formula, which timm's `ecaresnet` follows. ELA's authors have published no code: its networks are of the same plan.
+formula, which timm's `ecaresnet` follows. ELA's authors have published no code: its networks are of the same plan, with
+the gate of size B.
 """
 
 import re
