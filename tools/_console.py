@@ -49,7 +49,7 @@ def known_model(name: str) -> str:
         return name
     architecture, _, tag = name.partition('.')
     if not timm.is_model(architecture):
-        near = nearest(architecture, zoo.list_models()) or nearest(architecture, timm.list_models())
+        near = nearest(architecture, {*zoo.list_models(), *timm.list_models()})
         raise ValueError(f'unknown model {name!r}{did_you_mean(near)}; `attnzoo list` names the models of the zoo')
     tagged = timm.models.get_arch_pretrained_cfgs(architecture)
     if tag and name not in tagged:
