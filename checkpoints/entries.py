@@ -204,3 +204,9 @@ def catalogue(family: str) -> dict[str, dict[str, Checkpoint]]:
     if family not in families():
         raise CheckpointError(f'no catalogue for the family {family!r}; there are {", ".join(families())}')
     return read_catalogue(FOLDER / f'{family}.toml')
+
+
+def entry_named(name: str) -> Checkpoint | None:
+    """The entry `model.tag` of any family, None where there is none."""
+    model, _, tag = name.partition('.')
+    return next((found for family in families() if (found := catalogue(family).get(model, {}).get(tag))), None)

@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 import torch
 
 from checkpoints.download import download
-from checkpoints.entries import HUB_ID, Checkpoint
+from checkpoints.entries import HUB_ID, Checkpoint, entry_named
 from checkpoints.errors import CheckpointError
 from checkpoints.files import mismatch
 
@@ -49,8 +49,8 @@ def locate(
 
     Args:
         source: a local path, an http(s) or file url, `hf-hub:organisation/name[@revision]` (its `model.safetensors`,
-            else its `pytorch_model.bin`), or a catalogue entry: the file that ships with it, else its url, else its
-            hub id.
+            else its `pytorch_model.bin`), or a catalogue entry, itself or its name `model.tag`: the file that ships
+            with it, else its url, else its hub id.
         sha256: expected hash or the first digits of it; the entry's own when None, or what the url's file name says.
         bytes: expected size; the entry's own when None.
         cache_dir: folder of downloads; `default_cache()` when None, and the hub's own for `hf-hub:`.
@@ -60,6 +60,8 @@ def locate(
         CheckpointError: nothing there, not to be had, or not the expected contents. A download with wrong contents is
             removed, a file of the user never.
     """
+    if isinstance(source, str):
+        source = entry_named(source) or source
     if isinstance(source, Checkpoint):
         sha256, bytes = sha256 or source.sha256, bytes or source.bytes
         source = _source_of(source)

@@ -103,6 +103,12 @@ def test_hub_file_with_wrong_contents(hub, tmp_path):
         locate('hf-hub:org/net', cache_dir=tmp_path, bytes=7)
 
 
+def test_entry_by_its_name():
+    assert locate('nat_pico.attnzoo_cifar10') == checkpoints.catalogue('nat')['nat_pico']['attnzoo_cifar10'].local_file
+    with pytest.raises(CheckpointError, match=r'nat_pico\.attnzoo does not exist'):
+        locate('nat_pico.attnzoo')
+
+
 def test_entry_is_found_where_it_ships(server, entry, package):
     (package / 'w.pth').write_bytes(DATA)
     entry = replace(entry, file='w.pth', url=server.put('/w.pth', OTHER))

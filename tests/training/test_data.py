@@ -186,12 +186,13 @@ def test_image_files_by_class(tmp_path):
     for label, colour in (('b', (255, 0, 0)), ('a', (0, 0, 255))):
         folders(tmp_path, f'val/{label}')
         Image.new('RGB', (50, 40), colour).save(tmp_path / 'val' / label / 'image.png')
-    transform = {'input_size': 16, 'crop_pct': 1.0}
+    transform = {'input_size': 16, 'crop_pct': 1.0, 'crop_mode': 'squash'}
     for dataset in (
         FolderDataset(transform, data_root=str(tmp_path), folder='val'),
         TorchvisionDataset('ImageFolder', transform, data_root=str(tmp_path / 'val')),
     ):
         assert dataset.metainfo['classes'] == ('a', 'b')
         assert dataset[0]['inputs'].dtype == torch.uint8
+        assert dataset.preparation == {'crop_pct': 1.0, 'crop_mode': 'squash'}
         assert [dataset[index]['inputs'][:, 8, 8].tolist() for index in (0, 1)] == [[0, 0, 255], [255, 0, 0]]
         assert [dataset[index]['labels'] for index in (0, 1)] == [0, 1]

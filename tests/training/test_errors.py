@@ -14,6 +14,8 @@ from tools import train
         ('optim_wrapper = None', 'does not define optim_wrapper'),
         ('train_dataloader = None\nmodel = None', 'does not define model, train_dataloader'),
         ("optim_wrapper = dict(optimizer=dict(opt='adamz'))", 'adamz'),
+        ('optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(hat=dict(lr_mult=2))))', "'hat' in its name"),
+        ('optim_wrapper = dict(paramwise_cfg=dict(bias_lr_mult=2))', 'custom_keys with lr_mult and nothing else'),
         ("train_dataloader = dict(dataset=dict(file='gone.npz'))", 'gone.npz: set data_root'),
         ("data_root = '/nowhere'", 'no data at /nowhere/squares.npz'),
         ("train_dataloader = dict(dataset=dict(split='dev'))", "no split 'dev'"),

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -64,6 +65,7 @@ def test_exported_weights_know_their_run_and_their_images(config, train):
     assert described['mean'] == [0.485, 0.456, 0.406]
     assert described['input_size'] == [3, 32, 32]
     assert described['label_names'] == ['0', '1', '2', '3']
+    assert described['crop_pct'] == 1.0
 
 
 def test_another_seed_is_another_run_and_the_same_seed_is_not(config, train):
@@ -143,22 +145,71 @@ def test_layer_decay_gives_every_group_its_rate(config):
         assert {weight.ndim > 1 for weight in group['params']} == {group['weight_decay'] > 0}
 
 
-@pytest.mark.filterwarnings('ignore:Detected call of')
-def test_schedule_is_that_of_the_authors_within_a_percent(config, monkeypatch):
-    schedule = Config.fromfile(f'{ROOT}/configs/_base_/schedules/adamw_300e.py')
-    weight = torch.nn.Parameter(torch.zeros(1))
-    options = {'work_dir': config() + '.run', 'param_scheduler': schedule.param_scheduler, 'train_cfg.max_epochs': 310}
-    options |= {'optim_wrapper.optimizer.lr': 1e-3}
-    runner = trainer(read_config(config(), options))
-    schedulers = runner.build_param_scheduler(runner.param_schedulers)
+def rates(config: str, recipe: str) -> tuple[list[float], int]:
+    """The rate of every step of a recipe, on the small data set, and how many steps an epoch has."""
+    wanted = Config.fromfile(f'{ROOT}/configs/classification/{recipe}_imagenet.py')
+    options = {'work_dir': f'{config}.run', 'param_scheduler': wanted.param_scheduler}
+    options |= {'train_cfg.max_epochs': wanted.train_cfg.max_epochs}
+    options |= {'optim_wrapper.optimizer.lr': wanted.optim_wrapper.optimizer.lr}
+    runner = trainer(read_config(config, options))
+    schedulers, found = runner.build_param_scheduler(runner.param_schedulers), []
     steps = len(runner.train_loop.dataloader)
-    optimizer = torch.optim.SGD([weight], lr=1e-3)
-    theirs = CosineLRScheduler(
-        optimizer, t_initial=300 * steps, lr_min=5e-6, warmup_lr_init=1e-6, warmup_t=20 * steps, t_in_epochs=False
-    )
-    for step in range(1, 310 * steps):
+    for step in range(1, wanted.train_cfg.max_epochs * steps):
         for scheduler in schedulers:
-            scheduler.step()
+            if not scheduler.by_epoch or step % steps == 0:
+                scheduler.step()
+        found.append(runner.optim_wrapper.get_lr()['lr'][0])
+    return found, steps
+
+
+@pytest.mark.filterwarnings('ignore:Detected call of')
+@pytest.mark.parametrize(
+    ('recipe', 'lr', 'lr_min', 'warmup_lr', 'warmup', 'epochs'),
+    [
+        ('nat/nat_mini', 1e-3, 5e-6, 1e-6, 20, 300),
+        ('agent_swin/agent_swin_base_384', 1e-5, 1e-7, 1e-8, 5, 30),
+        ('cswin/cswin_base_384', 5e-6, 5e-7, 0, 0, 20),
+        ('pvt/pvt_tiny', 1e-3, 1e-5, 1e-6, 5, 300),
+    ],
+)
+def test_schedule_is_that_of_the_authors(config, recipe, lr, lr_min, warmup_lr, warmup, epochs):
+    found, steps = rates(config(), recipe)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    times = {'t_initial': epochs * steps, 'warmup_t': warmup * steps, 't_in_epochs': False}
+    theirs = CosineLRScheduler(optimizer, lr_min=lr_min, warmup_lr_init=warmup_lr, **times)
+    # ours falls by the cosine while it still rises, and is at the top a step before theirs
+    bound = 0.005 + (1 - math.cos(math.pi * warmup / epochs)) / 2 + (1 / (warmup * steps) if warmup else 0)
+    for step, rate in enumerate(found, 1):
         theirs.step_update(step)
-        if step % 7 == 0 and step != 20 * steps:
-            assert runner.optim_wrapper.get_lr()['lr'][0] == pytest.approx(optimizer.param_groups[0]['lr'], rel=0.01)
+        if step % 7 == 0 and step != warmup * steps:
+            assert rate == pytest.approx(optimizer.param_groups[0]['lr'], rel=bound)
+
+
+@pytest.mark.filterwarnings('ignore:Detected call of')
+@pytest.mark.parametrize(
+    ('recipe', 'expected'),
+    [
+        ('gated_resnet/eca_resnet18', lambda epoch: 0.1 * 0.1 ** (epoch // 30)),
+        ('gated_resnet/senet_se_resnet18', lambda epoch: 0.075 * 0.1 ** ((epoch >= 50) + (epoch >= 70))),
+        ('gated_mobilenetv2/eca_mobilenetv2', lambda epoch: 0.045 * 0.98**epoch),
+    ],
+)
+def test_rates_fall_by_the_epoch(config, recipe, expected):
+    found, steps = rates(config(), recipe)
+    for step, rate in enumerate(found, 1):
+        assert rate == pytest.approx(expected(step // steps))
+
+
+@pytest.mark.parametrize('opt', ['adamw', 'momentum'])
+def test_names_choose_the_rates_of_parameters(config, opt):
+    path = config(f"""
+optim_wrapper = dict(optimizer=dict(opt='{opt}'), paramwise_cfg=dict(custom_keys=dict(head=dict(lr_mult=20))))
+""")
+    runner = trainer(read_config(path, {'work_dir': f'{path}.run'}))
+    names = {id(weight): name for name, weight in runner.model.model.named_parameters()}
+    groups = runner.optim_wrapper.optimizer.param_groups
+    found = {names[id(weight)]: (group['lr'], group['weight_decay']) for group in groups for weight in group['params']}
+    assert found.keys() == set(names.values())
+    for name, (lr, decay) in found.items():
+        assert lr == pytest.approx(20 * 3e-3 if 'head' in name else 3e-3)
+        assert (decay > 0) == (dict(runner.model.model.named_parameters())[name].ndim > 1)

@@ -30,8 +30,8 @@ class ImageArrays(Dataset):
     Nothing random happens here: augmentation is the preprocessor's, on the whole batch.
     """
 
-    crop_pct = 1.0
-    """Part of an image's side that the model sees."""
+    preparation: Mapping[str, Any] = {'crop_pct': 1.0}
+    """How an image becomes the part of it that the model sees, by the names of timm's `pretrained_cfg`."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
         self.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

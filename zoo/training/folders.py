@@ -30,7 +30,8 @@ class TransformedImages(Dataset):
             raise ValueError(f'the data set {images} is empty')
         self.images = images
         self.transform = create_transform(**transform, use_prefetcher=True, normalize=False)
-        self.crop_pct = transform.get('crop_pct', DEFAULT_CROP_PCT)
+        chosen = {key: transform[key] for key in ('crop_pct', 'crop_mode', 'interpolation') if key in transform}
+        self.preparation = {'crop_pct': DEFAULT_CROP_PCT} | chosen
         self.metainfo = {'classes': tuple(map(str, getattr(images, 'classes', ())))}
 
     def __len__(self) -> int:

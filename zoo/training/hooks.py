@@ -162,5 +162,5 @@ def describe(model: Any, dataset: Any) -> dict[str, Any]:
     mean, std = (
         [round(value, 6) for value in (each.flatten() / 255).tolist()] for each in model.data_preprocessor.scale
     )
-    entries = {'input_size': list(dataset[0]['inputs'].shape), 'crop_pct': dataset.crop_pct, 'mean': mean, 'std': std}
+    entries = {'input_size': list(dataset[0]['inputs'].shape), **dataset.preparation, 'mean': mean, 'std': std}
     return entries | {'label_names': list(dataset.metainfo['classes'])}

@@ -1,7 +1,3 @@
 _base_ = '../../_base_/imagenet_finetune_384.py'
-model = dict(
-    name='dinat_large_384',
-    drop_path_rate=0.35,
-    init='https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_large_in22k_224.pth',
-)
+model = dict(name='dinat_large_384', drop_path_rate=0.35, init='dinat_large_21k.shi_in22k')
 optim_wrapper = dict(optimizer=dict(weight_decay=1e-10))

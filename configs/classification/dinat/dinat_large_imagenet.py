@@ -1,6 +1,2 @@
 _base_ = '../../_base_/imagenet_finetune.py'
-model = dict(
-    name='dinat_large',
-    drop_path_rate=0.35,
-    init='https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_large_in22k_224.pth',
-)
+model = dict(name='dinat_large', drop_path_rate=0.35, init='dinat_large_21k.shi_in22k')

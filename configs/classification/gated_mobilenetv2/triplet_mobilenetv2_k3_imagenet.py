@@ -1,0 +1,2 @@
+_base_ = 'eca_mobilenetv2_imagenet.py'
+model = dict(name='triplet_mobilenetv2_k3')

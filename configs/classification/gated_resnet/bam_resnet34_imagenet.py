@@ -1,0 +1,2 @@
+_base_ = 'bam_resnet18_imagenet.py'
+model = dict(name='bam_resnet34')

@@ -1,0 +1,2 @@
+_base_ = '../../_base_/imagenet_sgd.py'
+model = dict(name='cbam_resnet18')

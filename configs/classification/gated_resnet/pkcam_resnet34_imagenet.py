@@ -1,0 +1,2 @@
+_base_ = 'pkcam_resnet18_imagenet.py'
+model = dict(name='pkcam_resnet34')

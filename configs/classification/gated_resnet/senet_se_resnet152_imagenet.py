@@ -1,0 +1,2 @@
+_base_ = 'senet_se_resnet18_imagenet.py'
+model = dict(name='senet_se_resnet152')

@@ -1,0 +1,2 @@
+_base_ = 'litv2_s_imagenet.py'
+model = dict(name='litv2_b', drop_path_rate=0.5)

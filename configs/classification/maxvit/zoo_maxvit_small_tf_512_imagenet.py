@@ -1,0 +1,2 @@
+_base_ = 'zoo_maxvit_tiny_tf_512_imagenet.py'
+model = dict(name='zoo_maxvit_small_tf_512', drop_path_rate=0.3, init='zoo_maxvit_small_tf_224.google_in1k')
