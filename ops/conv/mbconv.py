@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops.gate.se import SqueezeExcitation
+
 
 def same_padding(length: int, kernel_size: int, stride: int) -> tuple[int, int]:
     """Zeros before and after an axis such that ceil(length / stride) positions come out, as TensorFlow's 'SAME'."""
@@ -62,18 +64,6 @@ def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     return conv._conv_forward(x, conv.weight * factor[:, None, None, None], norm.bias - mean * factor)
 
 
-class SwishSqueezeExcitation(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W): x * sigmoid(fc2(silu(fc1(mean of x over H and W)))), `hidden` channels between."""
-
-    def __init__(self, dim: int, hidden: int, device: Any = None, dtype: torch.dtype | None = None) -> None:
-        super().__init__()
-        self.fc1 = nn.Conv2d(dim, hidden, 1, device=device, dtype=dtype)
-        self.fc2 = nn.Conv2d(hidden, dim, 1, device=device, dtype=dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.fc2(F.silu(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
-
-
 class MBConv(nn.Module):
     """(B, C, H, W) -> (B, D, ceil(H / stride), ceil(W / stride)), with a shortcut.
 
@@ -85,7 +75,7 @@ class MBConv(nn.Module):
         stride: of the depthwise convolution and of the pooling in the shortcut.
         kernel_size: side K of the depthwise convolution.
         expand_ratio: channels between the two 1 x 1 convolutions over D.
-        se_ratio: hidden channels of the gate over D, rounded down; no gate where it is 0.
+        se_reduction: those channels over the hidden ones of the gate, rounded down; no gate where it is 0.
         drop_path: what the branch passes before the shortcut is added, such as stochastic depth.
         device: where the parameters are made.
         dtype: of the parameters.
@@ -101,7 +91,7 @@ class MBConv(nn.Module):
         stride: int = 1,
         kernel_size: int = 3,
         expand_ratio: float = 4.0,
-        se_ratio: float = 0.25,
+        se_reduction: int = 16,
         drop_path: nn.Module | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
@@ -111,8 +101,6 @@ class MBConv(nn.Module):
         hidden = int(out_dim * expand_ratio)
         if min(stride, kernel_size, hidden) < 1:
             raise ValueError(f'there is nothing to compute with {stride=}, {kernel_size=}, {out_dim=}, {expand_ratio=}')
-        if not 0 <= se_ratio <= 1:
-            raise ValueError(f'se_ratio must be from 0 to 1, got {se_ratio}')
         dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         norm: Callable[[int], nn.BatchNorm2d] = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01, **dd)
         self.pre_norm = norm(dim)
@@ -120,7 +108,8 @@ class MBConv(nn.Module):
         self.expand_norm = norm(hidden)
         self.depthwise_conv = SameConv2d(hidden, hidden, kernel_size, stride, groups=hidden, bias=False, **dd)
         self.depthwise_norm = norm(hidden)
-        self.se = SwishSqueezeExcitation(hidden, max(1, int(out_dim * se_ratio)), **dd) if se_ratio else nn.Identity()
+        gate = SqueezeExcitation(hidden, se_reduction, act_layer=nn.SiLU, **dd) if se_reduction else None
+        self.se = gate or nn.Identity()
         self.shrink_conv = nn.Conv2d(hidden, out_dim, 1, **dd)
         self.shortcut_pool = nn.Identity() if stride == 1 else SameAvgPool2d(stride)
         self.shortcut_conv = nn.Identity() if dim == out_dim else nn.Conv2d(dim, out_dim, 1, **dd)

@@ -6,6 +6,7 @@ Code: https://github.com/hujie-frank/SENet (Apache-2.0), Caffe; in PyTorch timm'
 Letters: B batch, C channels, H, W height and width in positions.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from ops.gate._checks import reduced
 
 
 class SqueezeExcitation(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W): x * sigmoid(fc2(relu(fc1(mean of x over H and W)))).
+    """(B, C, H, W) -> (B, C, H, W): x * sigmoid(fc2(act(fc1(mean of x over H and W)))).
 
     Work: 2 * C * C / reduction multiply-adds, and C for each position.
 
@@ -25,6 +26,7 @@ class SqueezeExcitation(nn.Module):
         reduction: C over the channels between `fc1` and `fc2`, rounded down.
         bias: give both layers biases, as in the authors' weights.
         linear: keep the weights as matrices (out, in) instead of kernels (out, in, 1, 1); nothing else changes.
+        act_layer: makes the activation between the layers.
         device: where the parameters are made.
         dtype: of the parameters.
     """
@@ -35,6 +37,7 @@ class SqueezeExcitation(nn.Module):
         reduction: int = 16,
         bias: bool = True,
         linear: bool = False,
+        act_layer: Callable[[], nn.Module] = nn.ReLU,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -45,8 +48,9 @@ class SqueezeExcitation(nn.Module):
         self.fc1 = layer(dim, hidden, bias=bias, **dd)
         self.fc2 = layer(hidden, dim, bias=bias, **dd)
         self.linear = linear
+        self.act = act_layer()
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = x.mean((2, 3), keepdim=not self.linear)
-        factors = self.fc2(self.fc1(pooled).relu()).sigmoid()
+        factors = self.fc2(self.act(self.fc1(pooled))).sigmoid()
         return x * (factors[:, :, None, None] if self.linear else factors)

@@ -38,7 +38,7 @@ def test_the_pooling_counts_zeros_beyond_the_edge():
 
 @pytest.mark.parametrize(('dim', 'out_dim', 'stride'), [(6, None, 1), (6, 8, 2), (6, 6, 2), (6, 4, 1)])
 def test_is_the_formula(dim, out_dim, stride):
-    module = MBConv(dim, out_dim, stride, expand_ratio=3, se_ratio=0.5).double().eval()
+    module = MBConv(dim, out_dim, stride, expand_ratio=3, se_reduction=6).double().eval()
     for norm in (module.pre_norm, module.expand_norm, module.depthwise_norm):
         for tensor in (norm.weight, norm.bias, norm.running_mean):
             torch.nn.init.normal_(tensor)
@@ -78,5 +78,9 @@ def test_wrong_values_are_refused():
         MBConv(6, stride=0)
     with pytest.raises(ValueError, match='expand_ratio=0'):
         MBConv(6, expand_ratio=0)
-    with pytest.raises(ValueError, match='se_ratio must be from 0 to 1, got 2'):
-        MBConv(6, se_ratio=2)
+    with pytest.raises(ValueError, match='reduction 25 leaves none of 24 channels'):
+        MBConv(6, se_reduction=25)
+
+
+def test_without_a_gate():
+    assert not [key for key in MBConv(6, se_reduction=0).state_dict() if 'se.' in key]

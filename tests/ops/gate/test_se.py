@@ -34,6 +34,12 @@ def test_both_layouts_of_the_weights_are_one_function():
     torch.testing.assert_close(kernels(x), matrices(x))
 
 
+def test_another_activation():
+    module, x = SqueezeExcitation(8, 2, act_layer=torch.nn.SiLU), torch.randn(2, 8, 4, 4)
+    hidden = torch.nn.functional.silu(module.fc1(x.mean((2, 3), keepdim=True)))
+    torch.testing.assert_close(module(x), x * module.fc2(hidden).sigmoid())
+
+
 @pytest.mark.parametrize('reduction', [0, 9])
 def test_reduction_must_leave_a_channel(reduction):
     with pytest.raises(ValueError, match=f'reduction {reduction} leaves none of 8 channels'):
