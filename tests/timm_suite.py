@@ -43,7 +43,7 @@ def smallest_variants() -> list[str]:
 def pytest_configure(config: pytest.Config) -> None:
     """Makes timm's module list name our models before its tests are collected."""
     if 'OMP_NUM_THREADS' not in os.environ:
-        torch.set_num_threads(2)
+        torch.set_num_threads(max(1, 2 // int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', '1'))))
     _registry._module_to_models[INTERMEDIATES_MODULE].update(zoo.list_models())
 
 
@@ -98,6 +98,7 @@ def main(arguments: list[str]) -> int:
     environment = dict(os.environ, GITHUB_ACTIONS='1', ATTNZOO_TIMM_MODELS=','.join(models))
     command = [sys.executable, '-m', 'pytest', '-p', 'tests.timm_suite', '-q', '--rootdir', str(tests.parent)]
     command += ['-c', str(tests.parent / 'pyproject.toml'), '-p', 'no:cacheprovider', '-W', 'ignore']
+    command += ['-n', os.environ.get('WORKERS', '2')]
     return subprocess.run(
         [*command, *rest, str(tests / 'test_models.py')], env=environment, cwd=Path(__file__).parents[1]
     ).returncode
