@@ -1,14 +1,17 @@
 """Config files of semantic segmentation: each builds, one of each method learns and predicts, mistakes are named."""
 
 import functools
+from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmdet.testing import demo_mm_inputs
+from mmdet.utils import register_all_modules as register_detection
+from mmengine.logging import MMLogger
+from mmengine.registry import DATASETS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, init_default_scope
 from mmengine.structures import PixelData
-from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
-from mmseg.utils import register_all_modules
+from mmseg.utils import register_all_modules as register_segmentation
 from PIL import Image
 
 from tests.training.conftest import ROOT
@@ -17,30 +20,65 @@ from zoo.training.runner import NEEDED, read_config, trainer
 
 FOLDER = ROOT / 'configs' / 'segmentation'
 CONFIGS = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob('*.py'))
-RUNS = {
-    'nat/upernet_nat_mini_160k.py': {'backbone.depths': (1, 1, 1, 1)},
-    'litv2/semantic_fpn_litv2_s_80k.py': {'backbone.depths': (1, 1, 1, 1)},
-    'nat/semantic_fpn_nat_pico_camvid.py': {},
+RUN = (
+    'agent_pvt/semantic_fpn_agent_pvt_tiny_40k.py',
+    'dinat/mask2former_dinat_large_640_160k.py',
+    'dinat/mask2former_dinat_large_coco_instance_100e.py',
+    'dinat/mask2former_dinat_large_coco_panoptic_100e.py',
+    'focalnet/upernet_focalnet_tiny_srf_160k.py',
+    'nat/semantic_fpn_nat_pico_camvid.py',
+)
+SIZE = (97, 131)
+QUERIES = {
+    'in_channels': [64, 128, 256, 512],
+    'num_queries': 10,
+    'pixel_decoder.encoder.num_layers': 1,
+    'transformer_decoder.num_layers': 2,
 }
-"""Config -> what makes its model small."""
+"""A small head of Mask2Former."""
 
 
-@pytest.fixture(autouse=True)
-def scope():
-    register_all_modules(init_default_scope=True)
+@pytest.fixture(scope='module', autouse=True)
+def libraries():
+    register_detection(init_default_scope=False)
+    register_segmentation(init_default_scope=False)
+    MMLogger.get_instance('mmengine', log_level='ERROR')
+
+
+def pytest_generate_tests(metafunc):
+    if 'trained' in metafunc.fixturenames:
+        metafunc.parametrize('trained', CONFIGS if metafunc.config.getoption('--all') else RUN)
 
 
 @functools.cache
 def recipe(name):
     config = read_config(str(FOLDER / name), {'data_root': '/data'})
-    config.model.data_preprocessor = dict(config.data_preprocessor)
+    config.model.setdefault('data_preprocessor', dict(config.data_preprocessor))
     return config
 
 
 def build(name, **options):
     config = recipe(name).copy()
+    init_default_scope(config.default_scope)
     config.merge_from_dict({f'model.{key}': value for key, value in {'backbone.pretrained': False, **options}.items()})
     return MODELS.build(config.model)
+
+
+def small(name):
+    """What leaves one block in each stage and few channels in the heads."""
+    config = recipe(name).model
+    options = {}
+    if config.backbone.name != 'nat_pico' and 'resnet' not in config.backbone.name:
+        options['backbone.depths'] = (1, 1, 1, 1)
+    if 'dinat' in config.backbone.name:
+        options['backbone.dilations'] = ((1,), (2,), (3,), (1,))
+    for head in ('decode_head', 'panoptic_head'):
+        if head in config and 'Mask2Former' in config[head].type:
+            options['backbone.name'] = 'dinat_mini'
+            options.update({f'{head}.{key}': value for key, value in QUERIES.items()})
+        elif head in config:
+            options[f'{head}.channels'] = 32
+    return options
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -51,51 +89,52 @@ def test_config_builds(name):
     with torch.device('meta'):
         segmentor = build(name)
     check_channels(segmentor, config.model)
-    data = dict(config.train_dataloader.dataset, lazy_init=True)
-    for loader in (config.val_dataloader, config.test_dataloader):
-        assert loader.dataset.data_root == '/data'
-    classes = len(DATASETS.build(data).metainfo['classes'])
-    heads = [head for head in (segmentor.decode_head, getattr(segmentor, 'auxiliary_head', None)) if head is not None]
-    assert [head.num_classes for head in heads] == [classes] * len(heads)
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        assert Path(loader.dataset.data_root) == Path('/data')
     wrapper = dict(config.optim_wrapper, type='OptimWrapper')
     wrapper.pop('dtype', None)
     constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(wrapper.pop('constructor', 'DefaultOptimWrapperConstructor'))
     groups = constructor(wrapper, wrapper.pop('paramwise_cfg', None))(segmentor).optimizer.param_groups
     assert sum(len(group['params']) for group in groups) == len(list(segmentor.parameters()))
-    if 'upernet' in name:
+    if 'upernet' in name and 'resnet' not in name:
         decay = {id(weight): group['weight_decay'] for group in groups for weight in group['params']}
-        backbone = segmentor.backbone
-        norms = [p for m in backbone.modules() if isinstance(m, torch.nn.LayerNorm) for p in m.parameters()]
-        assert {decay[id(weight)] for weight in norms} <= {0.0}
+        norms = [m for m in segmentor.backbone.modules() if isinstance(m, torch.nn.LayerNorm)]
+        assert {decay[id(weight)] for norm in norms for weight in norm.parameters()} <= {0.0}
+    if config.default_scope == 'mmseg':
+        classes = DATASETS.build(dict(config.train_dataloader.dataset, lazy_init=True)).metainfo['classes']
+        heads = [getattr(segmentor, name, None) for name in ('decode_head', 'auxiliary_head')]
+        assert {head.num_classes for head in heads if head is not None} == {len(classes)}
 
 
-@pytest.mark.parametrize('name', RUNS)
-def test_method_learns_and_predicts(name):
-    segmentor = build(name, **RUNS[name])
+def test_method_learns_and_predicts(trained):
+    segmentor = build(trained, **small(trained))
     preprocessor = segmentor.data_preprocessor
-    preprocessor.size, preprocessor.size_divisor = None, 1
-    losses, _ = segmentor.parse_losses(segmentor(**preprocessor(batch(segmentor), True), mode='loss'))
+    preprocessor.size = preprocessor.batch_augments = None
+    preprocessor.size_divisor = 1
+    inputs = images_of(segmentor)
+    losses, _ = segmentor.parse_losses(segmentor(**preprocessor(inputs, True), mode='loss'))
     assert losses.isfinite()
     losses.backward()
     assert [name for name, p in segmentor.named_parameters() if p.grad is None] == []
     segmentor.eval()
     with torch.no_grad():
-        results = segmentor(**preprocessor(batch(segmentor, 1), False), mode='predict')
-    assert results[0].pred_sem_seg.data.shape == (1, 97, 131)
+        results = segmentor(**preprocessor(inputs, False), mode='predict')
+    for result in results:
+        if 'pred_sem_seg' in result:
+            assert result.pred_sem_seg.data.shape == (1, *SIZE)
+        else:
+            assert result.pred_instances.masks.shape[1:] == SIZE
+            assert 'pred_panoptic_seg' not in result or result.pred_panoptic_seg.sem_seg.shape == (1, *SIZE)
 
 
-def batch(segmentor, count=2, height=97, width=131):
-    """Random images with random classes."""
-    samples = []
-    for _ in range(count):
-        size = (height, width)
-        sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
-        classes = segmentor.decode_head.num_classes
-        sample.gt_sem_seg = PixelData(data=torch.randint(0, classes, (1, *size)))
-        samples.append(sample)
-    return dict(
-        inputs=[torch.randint(0, 256, (3, height, width), dtype=torch.uint8) for _ in samples], data_samples=samples
-    )
+def images_of(segmentor):
+    """Two random images with random classes, or with the boxes and masks of random things."""
+    if not hasattr(segmentor, 'decode_head'):
+        return demo_mm_inputs(2, [[3, *SIZE]] * 2, num_classes=80, with_mask=True, with_semantic=True)
+    samples = [SegDataSample(metainfo=dict(img_shape=SIZE, ori_shape=SIZE, pad_shape=SIZE)) for _ in range(2)]
+    for sample in samples:
+        sample.gt_sem_seg = PixelData(data=torch.randint(0, segmentor.decode_head.num_classes, (1, *SIZE)))
+    return {'inputs': [torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8) for _ in samples], 'data_samples': samples}
 
 
 @pytest.fixture

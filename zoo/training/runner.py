@@ -17,6 +17,7 @@ from zoo.training.checks import check_channels, check_classes
 
 NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+EVALUATORS = ('val_evaluator', 'test_evaluator')
 DATA_VARIABLE = 'ATTNZOO_DATA'
 
 
@@ -50,13 +51,28 @@ def read_config(path: str, overrides: Mapping[str, Any] | None = None) -> Config
         raise ValueError(f'there is no config file {path}')
     with mistakes_of(path):
         config = Config.fromfile(path)
+        before = config.get('data_root')
         config.merge_from_dict(dict(overrides or {}))
+    if before and config.data_root != before:  # as the configs of mmdet and mmseg have it, written out in many places
+        for part in (*LOADERS, *EVALUATORS):
+            if part in config:
+                config[part] = moved(config[part], before, config.data_root)
     data_root = config.get('data_root') or os.environ.get(DATA_VARIABLE)
     for loader in LOADERS:
         dataset = (config.get(loader) or {}).get('dataset')
         if dataset is not None and data_root:
             dataset.setdefault('data_root', data_root)
     return config
+
+
+def moved(value: Any, before: str, after: str) -> Any:
+    """A part of a config whose paths in the folder `before` are in the folder `after`."""
+    if isinstance(value, Mapping):
+        return {key: moved(entry, before, after) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(moved(entry, before, after) for entry in value)
+    inside = isinstance(value, str) and value.startswith(before)
+    return os.path.join(after, value.removeprefix(before).lstrip('/')) if inside else value
 
 
 @contextmanager

@@ -1,0 +1,6 @@
+_base_ = 'upernet_focalnet_tiny_srf_160k.py'
+model = dict(
+    backbone=dict(name='zoo_focalnet_base_lrf', drop_path_rate=0.3),
+    decode_head=dict(in_channels=[128, 256, 512, 1024]),
+    auxiliary_head=dict(in_channels=512),
+)
