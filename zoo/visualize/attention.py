@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ops._layout import from_windows, to_windows
 from ops.linear.hilo import HiLoAttention
 from ops.routed.bilevel_routing import BiLevelRoutingAttention, DenseLePEAttention
 from ops.window.neighborhood import NeighborhoodAttention2D
@@ -95,14 +96,21 @@ def read_packed_attention(mixer: Any, x: Tensor, query: tuple[int, int]) -> Tens
 
 
 @read_attention.register
+@torch.no_grad()
 def read_routed_attention(mixer: BiLevelRoutingAttention, x: Tensor, query: tuple[int, int]) -> Tensor:
     """(1, H, W, C) -> (N, H, W): zero outside the regions that the query's own chose; LePE is left out."""
-    lepe, mixer.lepe = mixer.lepe, None
-    try:
-        weights = weights_by_gradient(mixer, x, query, mixer.qkv, 3, mixer.proj, mixer.num_heads)
-    finally:
-        mixer.lepe = lepe
-    return weights[: x.shape[1], : x.shape[2]].permute(2, 0, 1)
+    if mixer.soft_routing or mixer.kv_downsample_mode != 'identity':
+        raise ValueError('soft routes and pooled keys have no weights of single positions')
+    grid, size = mixer.regions_of(x.shape[1], x.shape[2])
+    places = to_windows(torch.arange(grid[0] * grid[1]).view(1, *grid, 1), size)[..., 0]
+    region, place = (places == query[0] * grid[1] + query[1]).nonzero()[0].tolist()
+    q, k, _ = mixer.project(x)
+    routes, _ = mixer.route(q, k)
+    chosen = slice(None) if routes is None else routes[0, region]
+    scores = torch.einsum('nd,tmnd->ntm', q[0, region, place] * mixer.scale, k[0, chosen])
+    weights = scores.new_zeros(len(scores), *places.shape)
+    weights[:, chosen] = scores.flatten(1).softmax(-1).view_as(scores)
+    return from_windows(weights.permute(1, 2, 0), size, grid)[0, : x.shape[1], : x.shape[2]].permute(2, 0, 1)
 
 
 @read_attention.register

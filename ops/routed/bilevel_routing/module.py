@@ -32,11 +32,9 @@ def round_up(sides: Sides, multiple: Sides) -> Sides:
     return sides[0] + -sides[0] % multiple[0], sides[1] + -sides[1] % multiple[1]
 
 
-def to_regions(x: Tensor, size: Sides, heads: int) -> Tensor:
-    """(B, H, W, C) -> (B, R, L, N, C / N); h and w must divide H and W."""
-    B, H, W, C = x.shape
-    R, L = H // size[0] * (W // size[1]), size[0] * size[1]
-    return to_windows(x, size).view(B, R, L, heads, C // heads)
+def to_map(x: Tensor, size: Sides, grid: Sides) -> Tensor:
+    """(B, R, L, N, D) -> (B, H, W, C): regions of `size` h x w put together to a map of `grid` H x W."""
+    return from_windows(x.flatten(0, 1).flatten(2), size, grid)
 
 
 class _BiLevelRoutingAttention(nn.Module):
@@ -76,6 +74,11 @@ class _BiLevelRoutingAttention(nn.Module):
     def regions_of(self, height: int, width: int) -> tuple[Sides, Sides]:
         """Sides of the padded map and of a region, in positions, for a map of H x W."""
         raise NotImplementedError
+
+    def heads_of(self, windows: Tensor, regions: int) -> Tensor:
+        """(B * R, L, C) -> (B, R, L, N, D)."""
+        rows, L, C = windows.shape
+        return windows.view(rows // regions, regions, L, self.num_heads, C // self.num_heads)
 
     def keys_of(self, size: Sides) -> int:
         """Keys of a region of h x w positions."""
@@ -196,18 +199,19 @@ class BiLevelRoutingAttention(_BiLevelRoutingAttention):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
         grid, size = self.regions_of(height, width)
-        x = pad_to_multiple(x, grid)
-        q_map, k_map, v_map = self.qkv(x).split([self.qk_dim, self.qk_dim, x.shape[3]], dim=-1)
-        q, k, v = (to_regions(part, size, self.num_heads) for part in (q_map, k_map, v_map))
+        q, k, v = self.project(x)
         routes, weights = self.route(q, k)
-        if self.kv_downsample_mode != 'identity':
-            k, v = self.pool(k, size), self.pool(v, size)
-        out = from_windows(self.attend(q, k, v, routes, weights).flatten(0, 1).flatten(2), size, grid)
+        out = to_map(self.attend(q, self.pool(k, size), self.pool(v, size), routes, weights), size, grid)
         if self.lepe is not None:
-            # a copy, so that the backward pass does not keep the queries and keys that lie beside the values
-            values = v_map.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-            out = out + self.lepe(values).permute(0, 2, 3, 1)
+            out = out + self.lepe(to_map(v, size, grid).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.proj_drop(self.proj(out[:, :height, :width]))
+
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, H, W, C) -> queries, keys and values of the regions, each (B, R, L, N, D)."""
+        grid, size = self.regions_of(x.shape[1], x.shape[2])
+        windows = self.qkv(to_windows(pad_to_multiple(x, grid), size))
+        parts = windows.split([self.qk_dim, self.qk_dim, self.dim], dim=-1)
+        return tuple(self.heads_of(part, prod(grid) // prod(size)) for part in parts)
 
     def regions_of(self, height: int, width: int) -> tuple[Sides, Sides]:
         if self.region_size is not None:
@@ -235,6 +239,8 @@ class BiLevelRoutingAttention(_BiLevelRoutingAttention):
 
     def pool(self, x: Tensor, size: Sides) -> Tensor:
         """(B, R, L, N, D) -> (B, R, M, N, D): the keys or values of each region of `size` pooled to M."""
+        if self.kv_downsample_mode == 'identity':
+            return x
         B, R, L, N, D = x.shape
         x = x.reshape(B * R, *size, N * D).permute(0, 3, 1, 2)
         if self.kv_downsample_mode in ADAPTIVE_POOLS:
@@ -298,11 +304,10 @@ class BiLevelRoutingAttention2d(_BiLevelRoutingAttention):
         height, width = x.shape[2:]
         grid, size = self.regions_of(height, width)
         qkv = self.qkv(x)
-        padded = pad_to_multiple(qkv.permute(0, 2, 3, 1), grid)
-        q, k, v = (to_regions(part, size, self.num_heads) for part in padded.chunk(3, dim=-1))
-        out = self.attend(q, k, v, self.route(qkv, size, regions=q.shape[1]))
-        out = from_windows(out.flatten(0, 1).flatten(2), size, grid)[:, :height, :width]
-        out = out.permute(0, 3, 1, 2)
+        windows = to_windows(pad_to_multiple(qkv.permute(0, 2, 3, 1), grid), size)
+        q, k, v = (self.heads_of(part, prod(grid) // prod(size)) for part in windows.chunk(3, dim=-1))
+        out = to_map(self.attend(q, k, v, self.route(qkv, size, regions=q.shape[1])), size, grid)
+        out = out[:, :height, :width].permute(0, 3, 1, 2)
         if self.lepe is not None:
             out = out + self.lepe(qkv.chunk(3, dim=1)[2].contiguous())
         return self.proj_drop(self.proj(out))

@@ -113,7 +113,8 @@ def test_wrong_shapes_are_named():
 
 def test_operators_of_the_dispatcher_are_sound():
     qkv, routes = inputs(dtype=torch.float32)
-    torch.library.opcheck(torch.ops.attnzoo.routed_attention.default, (*qkv, routes, 0.4))
+    checks = ('test_schema', 'test_autograd_registration', 'test_faketensor')
+    torch.library.opcheck(torch.ops.attnzoo.routed_attention.default, (*qkv, routes, 0.4), test_utils=checks)
 
 
 def test_gathered_keys_and_values_are_not_kept():
@@ -216,6 +217,18 @@ def test_gradients_of_the_routing():
         assert module.route(q, q)[1].requires_grad is learns
         module(x).sum().backward()
         assert all(p.grad is not None for p in module.parameters())
+
+
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+@pytest.mark.parametrize('side', [6, 20])
+def test_traces_and_exports_without_operators_of_its_own(side):
+    module, x = BiLevelRoutingAttention(8, 2, 2, 2).eval(), torch.randn(2, side, side, 8)
+    expected = module(x)
+    traced = torch.jit.trace(module, x)
+    program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim('batch')},))
+    assert 'attnzoo' not in f'{traced.inlined_graph}{program.graph}'
+    assert_near(traced(x), expected)
+    assert_near(program.module()(x[:1]), expected[:1])
 
 
 def test_dropout_is_for_training():

@@ -78,10 +78,21 @@ def test_a_position_looks_at_the_regions_of_its_routes():
         assert (regions > 0).sum() == topk
 
 
-def test_padding_takes_its_share_of_the_attention():
-    torch.manual_seed(0)
-    mixer = BiLevelRoutingAttention(8, 2, n_win=2, topk=4)
-    weights = read_attention(mixer, torch.randn(1, 3, 4, 8), (2, 3))
-    assert weights.shape == (2, 3, 4)
-    assert (weights.sum((1, 2)) < 1).all()
-    assert mixer.lepe is not None
+@pytest.mark.parametrize('topk', [2, -1])
+def test_weights_that_are_read_make_the_output(topk):
+    mixer = BiLevelRoutingAttention(8, 2, n_win=2, topk=topk, side_dwconv=0)
+    x = torch.randn(1, 5, 4, 8)
+    with torch.no_grad():
+        values = mixer.qkv(x)[..., 16:].unflatten(-1, (2, 4))
+        padding = mixer.qkv.bias[16:].unflatten(-1, (2, 4))
+        for query in ((0, 0), (4, 3)):
+            weights = read_attention(mixer, x, query)
+            missing = (1 - weights.sum((1, 2)))[:, None] * padding
+            expected = torch.einsum('nhw,hwnd->nd', weights, values[0]) + missing
+            torch.testing.assert_close(mixer(x)[0][query], mixer.proj(expected.flatten()))
+
+
+def test_weights_of_pooled_keys_are_refused():
+    mixer = BiLevelRoutingAttention(8, 2, kv_downsample_mode='avgpool')
+    with pytest.raises(ValueError, match='pooled'):
+        read_attention(mixer, torch.randn(1, 7, 7, 8), (0, 0))
