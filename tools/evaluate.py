@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog='attnzoo evaluate', description='Measure the accuracy of a model on a data set.'
     )
     parser.add_argument('model', help='a config file, or the name of a model of this project or of timm')
-    parser.add_argument('weights', help='a file, a url, a hub id, or: pretrained')
+    parser.add_argument('weights', help='a file, a url, a hub id, model.tag of the catalogue, or: pretrained')
     parser.add_argument('data', nargs='?', help='an .npz file or a folder of classes; data_root of a config')
     parser.add_argument('--split', help='of the data: test or val if absent')
     parser.add_argument('--img-size', type=int, metavar='N', help="pixels per side (the model's own)")
