@@ -60,13 +60,21 @@ def test_frozen_stages_and_still_norms_of_a_cnn_of_timm():
     backbone = ZooBackbone('resnet18', frozen_stages=2, norm_eval=True).train()
     assert backbone.reductions == [4, 8, 16, 32]
     frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
-    assert {name.split('.')[1] for name in frozen} == {'conv1', 'bn1', 'layer1'}
+    assert {name.split('.')[2] for name in frozen} == {'conv1', 'bn1', 'layer1'}
+    assert 'layer1.0.conv1.weight' in backbone.state_dict()
     norms = [m for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms
     assert not any(norm.training for norm in norms)
     before = {key: tensor.clone() for key, tensor in backbone.state_dict().items() if 'running' in key}
     backbone(torch.randn(2, 3, 64, 64))
     assert all(torch.equal(backbone.state_dict()[key], tensor) for key, tensor in before.items())
+
+
+def test_maps_of_timm_have_their_channels_first():
+    swin = ZooBackbone('swin_tiny_patch4_window7_224', strict_img_size=False, depths=(1, 1, 1, 1), frozen_stages=1)
+    assert [tuple(m.shape) for m in swin(torch.randn(1, 3, 64, 96))] == [
+        (1, 96 * 2**i, 16 // 2**i, 24 // 2**i) for i in range(4)
+    ]
 
 
 def test_a_checkpoint_of_the_classifier_fills_the_backbone_and_stays(tmp_path):
@@ -81,8 +89,9 @@ def test_a_checkpoint_of_the_classifier_fills_the_backbone_and_stays(tmp_path):
     )
     other = tmp_path / 'other.pth'
     torch.save({'model': timm.create_model('resnet18').state_dict()}, other)
+    foreign = nat_pico(checkpoint=str(other))
     with pytest.raises(checkpoints.CheckpointError, match='does not cover'):
-        nat_pico(checkpoint=str(other))
+        foreign.init_weights()
 
 
 def test_gradient_checkpointing_is_neutral():

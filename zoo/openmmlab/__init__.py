@@ -4,8 +4,8 @@ Importing this package puts `ZooBackbone` into mmengine's root registry, where b
 mmcv's compiled operators where there are none. Needs the extra `dense`.
 """
 
-from zoo.openmmlab import backbone, extension
+from zoo.openmmlab import backbone, extension, optim
 
 extension.install()
 
-__all__ = ['backbone', 'extension']
+__all__ = ['backbone', 'extension', 'optim']

@@ -5,6 +5,7 @@ Letters: B batch, C channels, H W height and width in pixels or positions.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import zoo  # noqa: F401  (registers our models in timm)
+from zoo.profile import on_meta
 
 
 @MODELS.register_module()
@@ -29,7 +31,8 @@ class ZooBackbone(BaseModule):
         name: model of the zoo or of timm, with a tag where the weights of one are meant.
         out_indices: stages whose maps are given, in order; the last four when None.
         out_norms: stages whose maps are normalised (models of the zoo).
-        pretrained: load the weights of the catalogue or of timm.
+        pretrained: let `init_weights`, which mmengine calls before it trains, load the weights of the catalogue or
+            of timm.
         checkpoint: load these weights instead, whatever `checkpoints.locate` finds; classifier and norms of the
             outputs may be missing.
         frozen_stages: 0 freezes what stands before the first stage, n the first n stages too; -1 nothing.
@@ -39,7 +42,7 @@ class ZooBackbone(BaseModule):
 
     Raises:
         ValueError: no such model or stage.
-        checkpoints.CheckpointError: the weights do not cover the backbone.
+        checkpoints.CheckpointError: in `init_weights`, the weights do not cover the backbone.
     """
 
     def __init__(
@@ -63,29 +66,38 @@ class ZooBackbone(BaseModule):
         if out_norms is not None:
             options['out_norms'] = out_norms
         if checkpoint is not None:
-            pretrained = True
             options['pretrained_cfg_overlay'] = {'file': checkpoint, **options.get('pretrained_cfg_overlay', {})}
-        plan: Any = timm.create_model(name, features_only=True)
+        plan: Any = on_meta(name, features_only=True, feature_cls='getter')
+        if hasattr(plan.model, 'forward_intermediates'):
+            # keeps the names of the modules, and gives maps (B, C, H, W) where timm's other forms give (B, H, W, C)
+            options.setdefault('feature_cls', 'getter')
         stages = [info['module'] for info in plan.feature_info.info]
         wanted = tuple(range(len(stages))[-4:]) if out_indices is None else tuple(out_indices)
         if not wanted or not set(wanted) <= set(range(len(stages))):
             raise ValueError(f'out_indices {wanted} of {name}: its stages are 0 to {len(stages) - 1}')
         if not -1 <= frozen_stages <= len(stages):
             raise ValueError(f'frozen_stages {frozen_stages} of {name}: choose from -1 to {len(stages)}')
-        features: Any = timm.create_model(
-            name, features_only=True, out_indices=wanted, pretrained=pretrained, **options
-        )
+        self.create = functools.partial(timm.create_model, name, features_only=True, out_indices=wanted, **options)
+        self.pretrained = pretrained or checkpoint is not None
+        features: Any = self.create()
         self.features = features
         self.channels, self.reductions = features.feature_info.channels(), features.feature_info.reduction()
         self.norm_eval = norm_eval
-        wrapped = isinstance(features, FeatureGetterNet)
-        self.inner = 'features.model.' if wrapped else 'features.'
-        network = features.model if wrapped else features
+        self.inner = 'features.' if self.network is features else 'features.model.'
         if with_cp:
-            network.set_grad_checkpointing(True)
-        self.frozen = frozen_modules(network, stages, frozen_stages) if frozen_stages >= 0 else []
+            self.network.set_grad_checkpointing(True)
+        self.frozen = frozen_modules(self.network, stages, frozen_stages) if frozen_stages >= 0 else []
         self.register_state_dict_post_hook(drop_prefix)
         self.register_load_state_dict_pre_hook(add_prefix)
+
+    @property
+    def network(self) -> Any:
+        """The backbone without timm's wrapper around it."""
+        return self.features.model if isinstance(self.features, FeatureGetterNet) else self.features
+
+    def no_weight_decay(self) -> set[str]:
+        """Names within `network` of the parameters that weight decay must leave alone."""
+        return set(getattr(self.network, 'no_weight_decay', set)())
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.features(x))
@@ -102,7 +114,9 @@ class ZooBackbone(BaseModule):
         return self
 
     def init_weights(self) -> None:
-        """Nothing: timm has initialised or loaded the weights, which mmengine would do again over them."""
+        """Loads the weights that were asked for; without any, those that timm has initialised stay."""
+        if self.pretrained:
+            self.features.load_state_dict(self.create(pretrained=True).state_dict())
 
 
 def frozen_modules(network: nn.Module, stages: Sequence[str], count: int) -> list[nn.Module]:

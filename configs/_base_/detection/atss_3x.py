@@ -1,0 +1,1 @@
+_base_ = ['models/atss.py', 'datasets/coco_boxes_crops.py', 'schedules/3x.py', 'runtime.py']

@@ -1,0 +1,1 @@
+_base_ = ['models/cascade_mask_rcnn.py', 'datasets/coco_masks_crops.py', 'schedules/3x.py', 'runtime.py']

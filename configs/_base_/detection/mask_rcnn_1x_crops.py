@@ -1,0 +1,1 @@
+_base_ = ['models/mask_rcnn.py', 'datasets/coco_masks_crops.py', 'schedules/1x.py', 'runtime.py']

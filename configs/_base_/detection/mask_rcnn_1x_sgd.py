@@ -1,0 +1,1 @@
+_base_ = ['models/mask_rcnn.py', 'datasets/coco_masks.py', 'schedules/1x_sgd.py', 'runtime.py']

@@ -1,0 +1,29 @@
+# the form that came with Swin: box heads of four convolutions with batch norm over all processes, GIoU loss on decoded
+# boxes
+_base_ = 'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py'
+sync_bn = 'torch'
+widths = [(0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067)]
+model = dict(
+    backbone=dict(_delete_=True, type='ZooBackbone', pretrained=True, out_indices=(0, 1, 2, 3)),
+    roi_head=dict(
+        bbox_head=[
+            dict(
+                type='ConvFCBBoxHead',
+                num_shared_convs=4,
+                num_shared_fcs=1,
+                in_channels=256,
+                conv_out_channels=256,
+                fc_out_channels=1024,
+                roi_feat_size=7,
+                num_classes=80,
+                bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=(0.0, 0.0, 0.0, 0.0), target_stds=stds),
+                reg_class_agnostic=False,
+                reg_decoded_bbox=True,
+                norm_cfg=dict(type='BN'),
+                loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+                loss_bbox=dict(type='GIoULoss', loss_weight=10.0),
+            )
+            for stds in widths
+        ]
+    ),
+)

@@ -1,0 +1,8 @@
+_base_ = '../../_base_/detection/mask_rcnn_1x_plain.py'
+model = dict(
+    backbone=dict(
+        name='agent_pvt_small_224', drop_path_rate=0.2, agent_shapes=[(12, 12), (16, 16), (28, 28), (28, 28)]
+    ),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)
+optim_wrapper = dict(optimizer=dict(lr=0.0002))

@@ -1,0 +1,5 @@
+_base_ = '../../_base_/detection/retinanet_1x_plain.py'
+model = dict(
+    backbone=dict(name='agent_pvt_tiny_224', drop_path_rate=0.1, agent_shapes=[(12, 12), (16, 16), (28, 28), (28, 28)]),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)

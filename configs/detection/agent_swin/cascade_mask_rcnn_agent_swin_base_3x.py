@@ -1,0 +1,15 @@
+_base_ = '../../_base_/detection/cascade_mask_rcnn_3x.py'
+model = dict(
+    backbone=dict(
+        name='agent_swin_base_224',
+        out_norms=True,
+        drop_path_rate=0.4,
+        agent_shapes=[(9, 9), (12, 12), (14, 14), (7, 7)],
+    ),
+    neck=dict(in_channels=[128, 256, 512, 1024]),
+)
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys={f'{name}_bias': dict(decay_mult=0.0) for name in ('an', 'na', 'ah', 'aw', 'ha', 'wa')}
+    )
+)

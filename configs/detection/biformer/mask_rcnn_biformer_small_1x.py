@@ -1,0 +1,6 @@
+_base_ = '../../_base_/detection/mask_rcnn_1x.py'
+model = dict(
+    backbone=dict(name='biformer_small', out_norms=True, drop_path_rate=0.2, n_win=16, norm_eval=True),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)
+optim_wrapper = dict(type='MixedPrecision', dtype='float16')

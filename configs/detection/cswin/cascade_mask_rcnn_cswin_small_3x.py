@@ -1,0 +1,7 @@
+# the authors published no file: the settings are Swin's, which the paper names
+_base_ = '../../_base_/detection/cascade_mask_rcnn_3x.py'
+model = dict(
+    backbone=dict(name='cswin_small_224', out_norms=True, drop_path_rate=0.2),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)
+optim_wrapper = dict(type='MixedPrecision', dtype='float16')

@@ -1,0 +1,5 @@
+_base_ = '../../_base_/detection/cascade_mask_rcnn_3x.py'
+model = dict(
+    backbone=dict(name='nat_tiny', out_norms=True, drop_path_rate=0.3), neck=dict(in_channels=[64, 128, 256, 512])
+)
+optim_wrapper = dict(type='MixedPrecision', dtype='float16')
