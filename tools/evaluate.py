@@ -48,8 +48,7 @@ def evaluate(args: argparse.Namespace) -> None:
         runner = build_runner(args, work_dir)
         metrics = {name: float(value) for name, value in runner.test().items()}
     report = describe(args, runner)
-    for name, value in metrics.items():
-        print(f'{name} {value:.2f}')
+    _console.print_table(('metric', '%'), [(name, f'{value:.2f}') for name, value in metrics.items()])
     print(json.dumps(report | metrics))
     if args.results:
         append(args.results, [report | {'metric': name, 'value': f'{value:.2f}'} for name, value in metrics.items()])
@@ -79,14 +78,14 @@ def build_runner(args: argparse.Namespace, work_dir: str) -> 'Runner':
 def describe(args: argparse.Namespace, runner: 'Runner') -> dict[str, Any]:
     """What was measured, where and when, by the names of the table's columns."""
     dataset: Any = runner.test_loop.dataloader.dataset
-    place = getattr(dataset, 'name', '') or Path(args.data or '').stem
-    sample = dataset[0]['inputs'] if hasattr(runner.model, 'name') else None
+    place = getattr(dataset, 'name', '') or Path(args.data or getattr(dataset, 'data_root', None) or '').stem
+    folder = Path(next(iter(getattr(dataset, 'data_prefix', {}).values()), '')).name
     return {
-        'model': getattr(runner.model, 'name', args.model),
+        'model': getattr(runner.model, 'name', Path(args.model).stem),
         'dataset': args.dataset or place,
-        'split': getattr(dataset, 'split', ''),
+        'split': getattr(dataset, 'split', folder),
         'images': len(dataset),
-        'resolution': '' if sample is None else max(sample.shape[-2:]),
+        'resolution': max(dataset[0]['inputs'].shape[-2:]),
         'weights': args.weights,
         'config': args.model if args.model.endswith('.py') else '',
         'seed': seed_of(args.weights),

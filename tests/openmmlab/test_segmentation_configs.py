@@ -151,7 +151,7 @@ def frames(tmp_path):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'data_root': '/nowhere'}, r'no /nowhere/train: set data_root'),
+        ({'data_root': '/nowhere'}, 'no folder /nowhere/train: set data_root'),
         ({'model.decode_head.num_classes': 7}, 'decode_head has 7 classes and the data 11: set model.decode_head.num_'),
         ({'model.backbone.out_indices': (0, 1)}, r'neck takes maps of \[64, 128, 256\] channels, .* gives \[64, 128\]'),
         ({'model.backbone.out_indices': (0, 5)}, r'out_indices \(0, 5\) of nat_pico: its stages are 0 to 2'),

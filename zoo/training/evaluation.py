@@ -1,4 +1,4 @@
-"""Accuracy of a config's model or of any timm model, through mmengine's test loop."""
+"""Scores of a config's model, whatever its task, or of any timm model, through mmengine's test loop."""
 
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ from mmengine.runner import Runner
 from timm.data import resolve_model_data_config
 
 from zoo.inference import load_classifier, resize_input
-from zoo.training.checks import check_classes
+from zoo.training.checks import check_channels, check_data, check_paths
 from zoo.training.classifier import Classifier
-from zoo.training.runner import QuietRunner, mistakes_of
+from zoo.training.runner import DENSE, QuietRunner, mistakes_of
 from zoo.weights import load_checkpoint
 
 BATCH, WORKERS = 64, 2
@@ -50,14 +50,16 @@ def config_tester(config: Config, weights: str, work_dir: str) -> Runner:
         if config[f'test_{part}'] is None:
             raise ValueError(f'{config.filename} defines neither test_{part} nor val_{part}')
     if weights == 'pretrained':
+        if config.get('default_scope') in DENSE:
+            raise ValueError(f'{config.filename} trains a detector or segmentor: name a checkpoint, not {weights!r}')
         config.model.pretrained = True
+    check_paths(config.test_dataloader)
     runner = tester(config, work_dir)
     model: Any = runner.model
-    if weights != 'pretrained' and isinstance(model, Classifier):
-        load_checkpoint(model.model, weights)
-    elif weights != 'pretrained':
-        runner.load_checkpoint(weights)
-    check_classes(runner.model, runner.test_loop.dataloader.dataset)
+    if weights != 'pretrained':
+        load_checkpoint(model.model if isinstance(model, Classifier) else model, weights)
+    check_channels(model, config.model)
+    check_data(model, runner.test_loop.dataloader.dataset)
     return runner
 
 
@@ -97,7 +99,7 @@ def model_tester(
     }
     runner = tester(Config(parts), work_dir)
     runner.model.model = model.to(get_device())
-    check_classes(runner.model, runner.test_loop.dataloader.dataset)
+    check_data(runner.model, runner.test_loop.dataloader.dataset)
     return runner
 
 

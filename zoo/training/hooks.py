@@ -16,7 +16,9 @@ from mmengine.utils import apply_to
 
 import checkpoints
 from checkpoints.files import replacing
+from zoo.training.classifier import Classifier
 from zoo.training.log import LOG_NAME, read_log, validation_follows
+from zoo.training.loops import raw
 
 
 @register_backend(name='AtomicLocalBackend')
@@ -131,7 +133,10 @@ class WeightAverage(EMAHook):
 
 @HOOKS.register_module()
 class ExportWeights(Hook):
-    """Writes the final weights as `<model>.safetensors`: the averaged ones where weights are averaged."""
+    """Writes the final weights as `<model>.safetensors`, or, of a detector or segmentor, as `<config>.safetensors`.
+
+    They are the averaged ones where weights are averaged.
+    """
 
     priority = 'LOWEST'
 
@@ -141,19 +146,22 @@ class ExportWeights(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         average = next((hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)), None)
         log = read_log(Path(runner.work_dir) / LOG_NAME)
-        dataset = (runner.val_loop or runner.train_loop).dataloader.dataset
-        dataset = getattr(dataset, 'dataset', dataset)  # the training loop has wrapped its own
+        dataset = raw((runner.val_loop or runner.train_loop).dataloader.dataset)
+        config = Path(runner.cfg.filename or '')
+        name = model.name if isinstance(model, Classifier) else config.stem
         metadata = {
-            'model': model.name,
-            'config': Path(runner.cfg.filename or '').name,
+            'model': name,
+            'config': config.name,
             'seed': str(runner.seed),
             'epochs': str(runner.max_epochs),
             'averaged': str(average is not None).lower(),
             'log': json.dumps(log[-1] if log else {}),
-            'pretrained_cfg': json.dumps(describe(model, dataset)),
         }
-        path = Path(runner.work_dir) / f'{model.name}.safetensors'
-        checkpoints.save_safetensors((average.module if average else model).model.state_dict(), path, metadata)
+        if isinstance(model, Classifier):
+            metadata['pretrained_cfg'] = json.dumps(describe(model, dataset))
+        path = Path(runner.work_dir) / f'{name}.safetensors'
+        # a classifier's state dict has the names of timm's model, a detector's those of mmdet
+        checkpoints.save_safetensors((average.module if average else model).state_dict(), path, metadata)
         print(f'weights: {path}')
 
 

@@ -5,9 +5,10 @@ and resumed, in the middle of an epoch too, repeats the uninterrupted one, with 
 the state of a random generator in the checkpoint.
 """
 
+import itertools
 import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,13 @@ class SeededDataset(Dataset):
         return getattr(self.dataset, name)
 
 
+def raw(dataset: Any) -> Any:
+    """The data set itself, without the `SeededDataset` around it."""
+    return dataset.dataset if isinstance(dataset, SeededDataset) else dataset
+
+
 class SeededBatches:
-    """A batch sampler whose batches are lists of (index, seed), from batch number `start` on."""
+    """A batch sampler whose batches are lists of (index, seed), from batch number `start` of `epoch` on."""
 
     def __init__(self, batches: Any, seed: int) -> None:
         self.batches, self.sampler, self.seed = batches, batches.sampler, seed
@@ -80,9 +86,28 @@ class SeededBatches:
                 yield list(zip(batch, position.generate_state(len(batch)).tolist()))
 
 
-def seeded(loader: DataLoader, seed: int) -> DataLoader:
-    """The same loader over a `SeededDataset` with `SeededBatches`."""
-    batches: Any = SeededBatches(loader.batch_sampler, seed)
+class EndlessBatches(SeededBatches):
+    """The same, one pass over the data after the other, and called `length` long."""
+
+    def __init__(self, batches: Any, seed: int, length: int) -> None:
+        super().__init__(batches, seed)
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        passed, self.start = divmod(self.start, len(self.batches))
+        for self.epoch in itertools.count(passed):
+            self.sampler.set_epoch(self.epoch)
+            yield from super().__iter__()
+            self.start = 0
+
+
+def seeded(loader: DataLoader, seed: int, length: int | None = None) -> DataLoader:
+    """The same loader over a `SeededDataset` with `SeededBatches`, or with `EndlessBatches` of a given `length`."""
+    batches: Any = loader.batch_sampler
+    batches = SeededBatches(batches, seed) if length is None else EndlessBatches(batches, seed, length)
     return DataLoader(
         SeededDataset(loader.dataset), batch_sampler=batches, **{name: getattr(loader, name) for name in KEPT}
     )
@@ -92,9 +117,12 @@ def seeded(loader: DataLoader, seed: int) -> DataLoader:
 class ResumableEpochLoop(EpochBasedTrainLoop):
     """mmengine's loop over epochs that goes on at the iteration at which it was stopped."""
 
+    length: int | None = None
+    """Iterations of an epoch; those of one pass over the data when None."""
+
     def __init__(self, runner: Any, dataloader: Any, **kwargs: Any) -> None:
         super().__init__(runner, dataloader, **kwargs)
-        self.dataloader: Any = seeded(self.dataloader, runner.seed)
+        self.dataloader: Any = seeded(self.dataloader, runner.seed, self.length)
 
     def run(self) -> torch.nn.Module:
         steps = self.runner.optim_wrapper._accumulative_counts
@@ -112,13 +140,40 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     def run_epoch(self) -> None:
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        batches = self.dataloader.batch_sampler
-        batches.epoch, batches.start = self._epoch, self._iter - self._epoch * len(self.dataloader)
-        for index, batch in enumerate(self.dataloader, batches.start):
+        done = self._iter - self._epoch * len(self.dataloader)
+        for index, batch in enumerate(self.batches(done), done):
             self.run_iter(index, batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
+    def batches(self, start: int) -> Iterable[Any]:
+        """Those of this epoch, from batch number `start` on."""
+        batches = self.dataloader.batch_sampler
+        batches.epoch, batches.start = self._epoch, start
+        return self.dataloader
+
     def run_iter(self, idx: int, data_batch: Any) -> None:
         seed_everything(self.runner.seed, get_rank(), self._iter)
         super().run_iter(idx, data_batch)
+
+
+@LOOPS.register_module()
+class ResumableIterLoop(ResumableEpochLoop):
+    """The same for a schedule that counts iterations: `val_interval` of them are what hooks and records call an epoch.
+
+    Args:
+        max_iters: iterations of the whole run.
+        val_interval: iterations between validations.
+    """
+
+    def __init__(self, runner: Any, dataloader: Any, max_iters: int, val_interval: int = 1000, **kwargs: Any) -> None:
+        self.length = min(val_interval, max_iters)
+        super().__init__(runner, dataloader, max_epochs=-(-max_iters // self.length), **kwargs)
+        self._max_iters = max_iters
+        self.stream: Iterator[Any] | None = None
+
+    def batches(self, start: int) -> Iterable[Any]:
+        if self.stream is None:
+            self.dataloader.batch_sampler.start = self._iter
+            self.stream = iter(self.dataloader)
+        return itertools.islice(self.stream, min(len(self.dataloader) - start, self.max_iters - self._iter))

@@ -1,24 +1,48 @@
 """From a config to mmengine's Runner, with the mistakes of a config found before any work is done."""
 
+import io
 import itertools
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner
+from torch import nn
 
 import zoo.training  # noqa: F401  fills the registries
-from zoo.training.checks import check_channels, check_classes
+from zoo.training.checks import annotation_file, annotations_read, check_channels, check_data, check_paths, datasets_of
+from zoo.training.loops import raw
 
 NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
 DATA_VARIABLE = 'ATTNZOO_DATA'
+DENSE = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU'}
+"""Scopes of the detectors and segmentors, with the score that tells the best weights."""
+
+
+class QuietEvaluator(Evaluator):
+    """mmengine's evaluator without the talk of its metrics; the scores of COCO are percentages like all others.
+
+    Scores of sizes that no object has, which COCO marks with -1, are left out.
+    """
+
+    def evaluate(self, size: int) -> dict[str, Any]:
+        with redirect_stdout(io.StringIO()):
+            scores = super().evaluate(size)
+        return {
+            name: float(100 * score if name.startswith('coco/') else score)
+            for name, score in scores.items()
+            if not (name.startswith('coco/') and score == -1)
+        }
 
 
 class QuietRunner(Runner):
@@ -40,9 +64,27 @@ class QuietRunner(Runner):
                 handler.setLevel(logging.ERROR)
         return logger
 
+    def build_model(self, model: Any) -> nn.Module:
+        """The model; batch norms over all processes, which CPUs do not have, are plain ones without CUDA."""
+        model = super().build_model(model)
+        return model if torch.cuda.is_available() else revert_sync_batchnorm(model)
+
+    def build_evaluator(self, evaluator: Any) -> Evaluator:
+        """A `QuietEvaluator` of the metrics of a config."""
+        with redirect_stdout(io.StringIO()):
+            return evaluator if isinstance(evaluator, Evaluator) else QuietEvaluator(evaluator)
+
+    @staticmethod
+    def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> Any:
+        """The loader; a damaged annotation file is named."""
+        with redirect_stdout(io.StringIO()), annotations_read(dataloader):
+            return Runner.build_dataloader(dataloader, *args, **kwargs)
+
 
 def read_config(path: str, overrides: Mapping[str, Any] | None = None) -> Config:
-    """A config file with its bases, and `overrides` by dotted name; `data_root` reaches every data set.
+    """A config file with its bases, and `overrides` by dotted name.
+
+    `data_root` reaches every data set, and the annotation file of a data set those who measure on it.
 
     Raises:
         ValueError: no such file, or it is no config.
@@ -57,11 +99,22 @@ def read_config(path: str, overrides: Mapping[str, Any] | None = None) -> Config
         for part in (*LOADERS, *EVALUATORS):
             if part in config:
                 config[part] = moved(config[part], before, config.data_root)
+    if config.get('default_scope') in DENSE:
+        import zoo.openmmlab  # noqa: F401  their operators and our backbones
+
+        with redirect_stdout(io.StringIO()):  # they say what else could be installed
+            import_module(f'{config.default_scope}.datasets')
     data_root = config.get('data_root') or os.environ.get(DATA_VARIABLE)
-    for loader in LOADERS:
-        dataset = (config.get(loader) or {}).get('dataset')
-        if dataset is not None and data_root:
-            dataset.setdefault('data_root', data_root)
+    for loader in filter(config.get, LOADERS):
+        for dataset in datasets_of(config[loader]):
+            if data_root:
+                dataset.setdefault('data_root', data_root)
+        evaluator = config.get(loader.replace('dataloader', 'evaluator')) or []
+        for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
+            if 'ann_file' in metric and annotation_file(dataset):
+                metric['ann_file'] = str(annotation_file(dataset))
+            if 'seg_prefix' in metric:
+                metric['seg_prefix'] = str(Path(dataset.get('data_root') or '', dataset['data_prefix']['seg']))
     return config
 
 
@@ -101,16 +154,46 @@ def trainer(config: Config) -> Runner:
     missing = [key for key in NEEDED if config.get(key) is None]
     if missing:
         raise ValueError(f'{origin} does not define {", ".join(missing)}')
+    if config.get('default_scope') in DENSE:
+        adopt(config)
     if config.get('launcher') == 'pytorch' and not torch.cuda.is_available():
         # mmengine would ask for a CUDA device before it opens the process group, and again for the wrapped model
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
-        config.setdefault('model_wrapper_cfg', {'broadcast_buffers': False, 'device_ids': None})
+        unused = config.get('find_unused_parameters', False)
+        wrapper = {'broadcast_buffers': False, 'device_ids': None, 'find_unused_parameters': unused}
+        config.setdefault('model_wrapper_cfg', wrapper)
+        config.sync_bn = None
+    parts = ['train'] + ([] if config.get('val_cfg') is None else ['val'])
+    for part in parts:
+        check_paths(config[f'{part}_dataloader'])
     with mistakes_of(origin):
         runner = QuietRunner.from_cfg(config)
-        loops = [runner.train_loop] + ([] if config.get('val_cfg') is None else [runner.val_loop])
+        check_channels(bare_model(runner), config.model)
+        for part in parts:
+            loader = getattr(runner, f'{part}_loop').dataloader
+            check_data(bare_model(runner), raw(loader.dataset))
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    check_channels(runner.model, config.model)
-    for loop in loops:
-        check_classes(runner.model, loop.dataloader.dataset)
     return runner
+
+
+def adopt(config: Config) -> None:
+    """Gives a config of mmdet or mmseg the loop, the checkpoints and the record of this project for mmengine's own."""
+    loop, hooks = config.train_cfg, config.setdefault('default_hooks', {})
+    if loop.get('type') == 'IterBasedTrainLoop':
+        interval = loop.get('val_interval', 1000)
+        config.train_cfg = dict(type='ResumableIterLoop', max_iters=loop.max_iters, val_interval=interval)
+    elif loop.get('type') == 'EpochBasedTrainLoop':
+        loop.type = 'ResumableEpochLoop'
+    sampler = config.train_dataloader.get('sampler', {})
+    if sampler.get('type') == 'InfiniteSampler':  # it cannot go back to a position
+        sampler.type = 'DefaultSampler'
+    if hooks.get('checkpoint', {}).get('type', 'CheckpointHook') == 'CheckpointHook':
+        kept = hooks.get('checkpoint', {}).get('max_keep_ckpts', 2)
+        hooks['checkpoint'] = dict(type='RunCheckpoints', keep=kept, best=DENSE[config.default_scope])
+    hooks.setdefault('log', dict(type='RunLog'))
+
+
+def bare_model(runner: Runner) -> Any:
+    """The model of a runner without what wraps it for several processes."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

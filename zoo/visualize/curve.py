@@ -1,4 +1,4 @@
-"""Drawing of a training run: loss and accuracy over the epochs."""
+"""Drawing of a training run: loss and score over the epochs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_curve(log: Sequence[Mapping[str, Any]], score: str = 'top1', title: str = '') -> Figure:
-    """Two panels over the epochs: the training loss, and the accuracy in percent of the epochs that have one.
+SCORES = {
+    'top1': 'Test accuracy, %',
+    'mIoU': 'Mean intersection over union, %',
+    'coco/segm_mAP': 'Average precision of masks, %',
+    'coco/bbox_mAP': 'Average precision of boxes, %',
+}
+"""Keys of the log that are drawn, the first that is there, with the heading of their panel."""
+
+
+def draw_curve(log: Sequence[Mapping[str, Any]], title: str = '') -> Figure:
+    """Two panels over the epochs: the training loss, and the score in percent of the epochs that have one.
 
     Args:
-        log: one entry per epoch, as `log.jsonl` has them: `epoch`, `loss` and, where it was validated, `score`.
-        score: key of the accuracy.
+        log: one entry per epoch, as `log.jsonl` has them: `epoch`, `loss` and, where it was validated, one of `SCORES`.
         title: over the figure.
 
     Raises:
@@ -28,11 +36,12 @@ def draw_curve(log: Sequence[Mapping[str, Any]], score: str = 'top1', title: str
     figure = new_figure(8, 3.2)
     if title:
         figure.suptitle(title, x=0.015, ha='left', fontsize=11, color=INK, fontweight='bold')
-    loss, accuracy = figure.subplots(1, 2)
+    loss, right = figure.subplots(1, 2)
     draw_line(loss, [(entry['epoch'], entry['loss']) for entry in log], BLUE, '{:.3f}')
     caption(loss, 'Training loss')
-    draw_line(accuracy, [(entry['epoch'], entry[score]) for entry in log if score in entry], ORANGE, '{:.1f} %')
-    caption(accuracy, 'Test accuracy, %')
+    score = next((name for name in SCORES if any(name in entry for entry in log)), 'top1')
+    draw_line(right, [(entry['epoch'], entry[score]) for entry in log if score in entry], ORANGE, '{:.1f} %')
+    caption(right, SCORES[score])
     return figure
 
 
