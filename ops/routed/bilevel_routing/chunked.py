@@ -68,15 +68,17 @@ def run_backward(
     rows = rows_of(routes, key.shape[1])
     grad_queries = query.new_empty(queries.shape)
     grad_keys, grad_values = (x.new_zeros(x.shape, dtype=work) for x in (keys, values))
-    for part, some in chunks(query, key, value, routes):
-        q, g = (x[part, some].transpose(1, 2).to(work) for x in (queries, grads))
-        k, v = (gather(x, rows[part]).to(work) for x in (keys, values))
-        q = q * scale
-        attention = (q @ k.mT).softmax(dim=-1)
-        scatter_add(grad_values, rows[part], attention.mT @ g)
-        scores = torch._softmax_backward_data(g @ v.mT, attention, -1, work)
-        scatter_add(grad_keys, rows[part], scores.mT @ q)
-        grad_queries[part, some] = (scores @ k).mul_(scale).transpose(1, 2)
+    # a backward pass inside autocast would mix types
+    with torch.autocast(query.device.type, enabled=False):
+        for part, some in chunks(query, key, value, routes):
+            q, g = (x[part, some].transpose(1, 2).to(work) for x in (queries, grads))
+            k, v = (gather(x, rows[part]).to(work) for x in (keys, values))
+            q = q * scale
+            attention = (q @ k.mT).softmax(dim=-1)
+            scatter_add(grad_values, rows[part], attention.mT @ g)
+            scores = torch._softmax_backward_data(g @ v.mT, attention, -1, work)
+            scatter_add(grad_keys, rows[part], scores.mT @ q)
+            grad_queries[part, some] = (scores @ k).mul_(scale).transpose(1, 2)
     return tuple(  # type: ignore[return-value]
         x.view(like.shape).to(like.dtype) for x, like in ((grad_queries, query), (grad_keys, key), (grad_values, value))
     )

@@ -75,6 +75,18 @@ def test_half_precision_is_near(backend):
     assert all(x.grad.dtype == torch.bfloat16 and x.grad.any() for x in qkv)
 
 
+@every_backend
+def test_backward_pass_inside_autocast(backend):
+    module, x = BiLevelRoutingAttention(8, 2, 2, 2, backend=backend), torch.randn(1, 8, 8, 8)
+    gradients = []
+    for enabled in (False, True):
+        leaf = x.clone().requires_grad_()
+        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+            module(leaf).float().square().sum().backward()
+        gradients.append(leaf.grad)
+    assert_near(gradients[1], gradients[0], torch.bfloat16)
+
+
 def test_soft_routes_weigh_keys_and_values():
     qkv, routes = inputs()
     weights = torch.rand(routes.shape, dtype=D64, requires_grad=True)
