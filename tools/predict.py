@@ -1,34 +1,48 @@
-"""Classifies pictures: `attnzoo predict nat_pico cat.jpg photos/ --out pictures`."""
+"""Says what is in pictures: `attnzoo predict nat_pico cat.jpg photos/ --out pictures`, or a config for the model."""
 
 import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tools import _console
+from tools import _console, train
 
 if TYPE_CHECKING:
     from zoo.inference import Classifier, Prediction
+    from zoo.openmmlab.inference import Observer, Scene
 
 Pixel = tuple[int, int]
+COLUMNS = {
+    'top': ('', 'class', 'probability %'),
+    'objects': ('', 'class', 'score %', 'left', 'top', 'right', 'bottom'),
+    'segments': ('', 'class', 'share %'),
+}
+"""Those of the table of what a classifier, a detector and a segmentor find."""
+OF_CLASSIFIERS = {'labels': None, 'topk': 5, 'img_size': None, 'attention': None}
+"""Options that a config has no use for, with their defaults."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The arguments of the tool."""
     parser = argparse.ArgumentParser(
         prog='attnzoo predict',
-        description='Name the classes of pictures. A picture that cannot be read is reported and the others go on.',
+        description='Name the classes of pictures, or, with the config of a detector or segmentor, find the objects or '
+        'segments in them. A picture that cannot be read is reported and the others go on.',
     )
-    parser.add_argument('model', help='name of a model of this project or of timm, also with a weight tag')
+    parser.add_argument('model', help='name of a model of this project or of timm, also with a weight tag; or a config')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='picture files, folders of them, or patterns')
     parser.add_argument('--weights', default='pretrained', metavar='FILE|URL', help='those of the catalogue if absent')
     parser.add_argument('--labels', metavar='FILE', help='names of the classes, one a line')
     parser.add_argument('--topk', type=positive, default=5, metavar='K', help='classes shown (5)')
     parser.add_argument('--img-size', type=positive, metavar='N', help='pixels per side that the model sees')
-    parser.add_argument('--out', type=Path, metavar='DIR', help='draw every prediction into this folder')
+    parser.add_argument('--threshold', type=float, default=0.3, metavar='X', help='lowest score of an object (0.3)')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override the config: a.b=1 c="[1,2]"')
+    parser.add_argument(
+        '--out', '--output', type=Path, metavar='DIR|PNG', help='draw the predictions into this folder, or the one here'
+    )
     parser.add_argument(
         '--attention',
         type=pixel,
@@ -63,29 +77,56 @@ def predict(args: argparse.Namespace) -> int:
 
     if args.attention and not args.out:
         raise ValueError('--attention is drawn: name a folder with --out')
-    name = _console.known_model(args.model)
-    labels = inference.read_labels(args.labels) if args.labels else None
+    load = plan_observer(args) if args.model.endswith('.py') else plan_classifier(args)
     paths, refused = existing(args.images)
     if not paths:
         return _console.REFUSED
-    classifier = inference.Classifier(inference.load_classifier(name, args.weights), labels, args.img_size)
-    reports = []
     pictures = targets(paths, args.out) if args.out else {}
+    model = load()
+    reports = []
     for path in paths:
         try:
             image = inference.read_image(path)
         except ValueError as error:
             refused += complain(error)
             continue
-        prediction = classifier(image, path.name)
+        seen = model(image, path.name)
         if args.out:
-            draw(classifier, prediction, args, pictures[path])
-        reports.append(report(path, prediction, args.topk, pictures.get(path)))
+            draw(model, seen, args, pictures[path])
+        reports.append(report(path, seen, args.topk, pictures.get(path)))
         if not args.json:
             show(reports[-1])
     if args.json:
         print(json.dumps(reports, indent=2))
     return (_console.FAILED if reports else _console.REFUSED) if refused else 0
+
+
+def plan_classifier(args: argparse.Namespace) -> Callable[[], 'Classifier']:
+    """What loads the classifier that the command line asks for; it is checked first."""
+    from zoo import inference
+
+    name = _console.known_model(args.model)
+    labels = inference.read_labels(args.labels) if args.labels else None
+    if args.cfg_options:
+        raise ValueError(f'{name} is no config: --cfg-options has nothing to override')
+    return lambda: inference.Classifier(inference.load_classifier(name, args.weights), labels, args.img_size)
+
+
+def plan_observer(args: argparse.Namespace) -> Callable[[], 'Observer']:
+    """What loads the detector or segmentor of a config; the command line is checked first."""
+    useless = [f'--{name.replace("_", "-")}' for name, usual in OF_CLASSIFIERS.items() if getattr(args, name) != usual]
+    if useless:
+        raise ValueError(f'{", ".join(useless)}: for classifiers only')
+    if args.weights == 'pretrained':
+        raise ValueError(f'{args.model} has no weights of its own: name a checkpoint with --weights')
+    from zoo.training import runner
+
+    config = runner.read_config(args.model, train.options(args.cfg_options))
+    if config.get('default_scope') not in runner.DENSE:
+        raise ValueError(f'{args.model} trains a classifier: name its model instead')
+    from zoo.openmmlab.inference import Observer
+
+    return lambda: Observer(config, args.weights, args.threshold)
 
 
 def existing(sources: Sequence[str]) -> tuple[list[Path], int]:
@@ -108,23 +149,43 @@ def complain(error: Exception) -> int:
     return 1
 
 
-def report(path: Path, prediction: 'Prediction', topk: int, picture: Path | None) -> dict:
+def report(path: Path, seen: 'Prediction | Scene', topk: int, picture: Path | None) -> dict:
     """What is said of one picture."""
-    top = [{'label': label, 'probability': probability} for label, probability in prediction.top(topk)]
-    return {'image': str(path), 'top': top, 'picture': str(picture) if picture else None}
+    from zoo.inference import Prediction
+
+    found: dict[str, Any]
+    if isinstance(seen, Prediction):
+        found = {'top': [{'label': label, 'probability': probability} for label, probability in seen.top(topk)]}
+    elif seen.segments:
+        found = {'segments': [{'label': label, 'share': float(where.mean())} for label, where in seen.segments.items()]}
+    else:
+        found = {'objects': [{'label': o.label, 'score': o.score, 'box': o.box} for o in seen.objects]}
+    return {'image': str(path), **found, 'picture': str(picture) if picture else None}
 
 
 def show(report: dict) -> None:
     """Prints one report as a table."""
-    rows = [(rank, entry['label'], f'{100 * entry["probability"]:.1f}') for rank, entry in enumerate(report['top'], 1)]
+    kind = next(kind for kind in COLUMNS if kind in report)
+    rows = []
+    for rank, entry in enumerate(report[kind], 1):
+        label, ratio, *box = entry.values()
+        rows.append((rank, label, f'{100 * ratio:.1f}', *(f'{side:.0f}' for sides in box for side in sides)))
     print(report['image'])
-    _console.print_table(('', 'class', 'probability %'), rows)
+    _console.print_table(COLUMNS[kind], rows)
     if report['picture']:
         print(f'picture: {report["picture"]}\n')
 
 
 def targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Where the drawing of each picture goes, with a number where two pictures have one name."""
+    """Where the drawing of each picture goes, with a number where two pictures have one name.
+
+    Raises:
+        ValueError: one file is named for several pictures.
+    """
+    if folder.suffix == '.png':
+        if len(paths) > 1:
+            raise ValueError(f'{folder} cannot hold {len(paths)} pictures: name a folder')
+        return {paths[0]: folder}
     seen: Counter[str] = Counter()
     found = {}
     for path in paths:
@@ -134,17 +195,20 @@ def targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
     return found
 
 
-def draw(classifier: 'Classifier', prediction: 'Prediction', args: argparse.Namespace, target: Path) -> None:
-    """Draws a prediction, with attention where the model has one that can be read."""
+def draw(model: 'Classifier | Observer', seen: 'Prediction | Scene', args: argparse.Namespace, target: Path) -> None:
+    """Draws what was seen; of a classifier with attention where it has one that can be read."""
     from zoo import visualize
+    from zoo.inference import Prediction
 
-    height, width = prediction.input.shape[-2:]
+    if not isinstance(seen, Prediction):
+        visualize.save_figure(visualize.draw_scene(seen), target)
+        return
+    height, width = seen.input.shape[-2:]
     maps = []
-    if args.attention or visualize.readable_mixers(classifier.model):
+    if args.attention or visualize.readable_mixers(model.model):
         query = args.attention if isinstance(args.attention, tuple) else (height // 2, width // 2)
-        maps = visualize.mean_by_resolution(visualize.attention_maps(classifier.model, prediction.input, query))
-    figure = visualize.draw_prediction(prediction, maps, args.topk)
-    visualize.save_figure(figure, target)
+        maps = visualize.mean_by_resolution(visualize.attention_maps(model.model, seen.input, query))
+    visualize.save_figure(visualize.draw_prediction(seen, maps, args.topk), target)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

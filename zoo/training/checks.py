@@ -140,13 +140,22 @@ def check_data(model: Any, dataset: Any) -> None:
         )
     if not len(dataset):
         raise ValueError(f'{origin} holds no image to work with')
+    check_classes(model, classes)
+    dataset[0]
+
+
+def check_classes(model: Any, classes: Sequence[str]) -> None:
+    """Refuses a model whose number of classes is not that of the data, where the data names its classes.
+
+    Raises:
+        ValueError: names the part and what sets it.
+    """
     for place, head in heads_of(model):
         if classes and head.num_classes != len(classes):
             name = model.name if place == 'model' else place.removeprefix('model.')
             raise ValueError(
                 f'{name} has {head.num_classes} classes and the data {len(classes)}: set {place}.num_classes'
             )
-    dataset[0]
 
 
 def heads_of(model: Any) -> list[tuple[str, Any]]:

@@ -10,6 +10,7 @@ from zoo.visualize.attention import (
 )
 from zoo.visualize.canvas import save_figure
 from zoo.visualize.curve import draw_curve
+from zoo.visualize.overlay import draw_scene
 from zoo.visualize.prediction import draw_attention, draw_prediction
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     'draw_attention',
     'draw_curve',
     'draw_prediction',
+    'draw_scene',
     'mean_by_resolution',
     'read_attention',
     'readable_mixers',
