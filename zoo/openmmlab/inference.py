@@ -80,7 +80,7 @@ class Observer:
         steps = [{'type': 'LoadImageFromNDArray'} if s['type'] == 'LoadImageFromFile' else s for s in steps]
         with DATASETS.switch_scope_and_registry(config.default_scope) as data_sets:
             self.pipeline = Compose(steps)
-            model = revert_sync_batchnorm(MODELS.build({**config.model, 'backbone': untrained(config.model.backbone)}))
+            model = revert_sync_batchnorm(MODELS.build(config.model))
             metainfo = {**data_sets.get(dataset['type']).METAINFO, **(dataset.get('metainfo') or {})}
         self.labels = tuple(metainfo.get('classes') or ())
         check_classes(model, self.labels)
@@ -110,8 +110,3 @@ class Observer:
         numbers, counts = np.unique(classes, return_counts=True)
         ranked = [number for _, number in sorted(zip(-counts, numbers)) if number < len(self.labels)]
         return {self.labels[number]: classes == number for number in ranked}
-
-
-def untrained(backbone: dict[str, Any]) -> dict[str, Any]:
-    """The config of a backbone without the weights that training starts from."""
-    return {key: value for key, value in backbone.items() if key not in ('pretrained', 'checkpoint')}

@@ -192,6 +192,7 @@ def adopt(config: Config) -> None:
         kept = hooks.get('checkpoint', {}).get('max_keep_ckpts', 2)
         hooks['checkpoint'] = dict(type='RunCheckpoints', keep=kept, best=DENSE[config.default_scope])
     hooks.setdefault('log', dict(type='RunLog'))
+    hooks.setdefault('export', dict(type='ExportWeights'))
 
 
 def bare_model(runner: Runner) -> Any:
