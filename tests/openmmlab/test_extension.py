@@ -152,6 +152,18 @@ def test_deformable_convolution_is_its_loop_and_its_gradient_the_numeric_one(mod
     assert gradcheck(run, leaves, nondet_tol=1e-9)
 
 
+def test_offsets_of_a_larger_map_are_read_as_one_row_of_numbers():
+    x, weight = torch.randn(2, 2, 5, 6, dtype=torch.float64), torch.randn(3, 2, 3, 3, dtype=torch.float64)
+    offset, mask = torch.randn(2, 18, 9, 11, dtype=torch.float64), torch.rand(2, 9, 9, 11, dtype=torch.float64)
+    small = [tensor.flatten(1)[:, : tensor.shape[1] * 9].reshape(2, -1, 3, 3) for tensor in (offset, mask)]
+
+    def run(x, offset, mask):
+        return mmcv.ops.modulated_deform_conv2d(x, offset, mask, weight, None, 2, 1, 1, 1, 1)
+
+    torch.testing.assert_close(run(x, offset, mask), deformable_by_loop(x, small[0], weight, small[1], 2, 1, 1))
+    assert gradcheck(run, [t.requires_grad_() for t in (x, offset, mask)], nondet_tol=1e-9)
+
+
 def test_deformable_modules_of_mmcv():
     for cls in (mmcv.ops.DeformConv2dPack, mmcv.ops.ModulatedDeformConv2dPack):
         module = cls(4, 6, 3, stride=2, padding=1, deform_groups=2)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torchvision
 from torch import Tensor
+from torch.nn import functional as F
 
 NAME = 'mmcv._ext'
 TINY = torch.finfo(torch.float32).tiny
@@ -214,6 +215,7 @@ def modulated_deform_conv_forward(
 ) -> None:
     """Deformable convolution, version 2 with its mask, to `output`."""
     bias = bias if with_bias else input.new_zeros(len(weight))
+    offset, mask = (first_numbers(tensor, output) for tensor in (offset, mask))
     output.copy_(convolve(input, weight, offset, mask, bias, shape=shape))
 
 
@@ -236,9 +238,13 @@ def modulated_deform_conv_backward(
 ) -> None:
     """Adds all gradients."""
     full = bias if with_bias else input.new_zeros(len(weight))
+    offset, mask = (first_numbers(tensor, grad_output) for tensor in (offset, mask))
     gradients = convolve_backward(grad_output, input, weight, offset, mask, full, shape=shape)
-    for total, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients):
-        total += gradient
+    grad_input += gradients[0]
+    grad_weight += gradients[1]
+    for total, gradient in zip((grad_offset, grad_mask), gradients[2:4]):
+        rest = total[0].numel() - gradient[0].numel()
+        total += F.pad(gradient.flatten(1), (0, rest)).view_as(total)
     if with_bias:
         grad_bias += gradients[4]
 
@@ -264,6 +270,17 @@ def geometry(shape: dict[str, int]) -> list[int]:
 def without_mask(input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """What stands for mask and bias where there are none."""
     return input.new_zeros(len(input), 1), input.new_zeros(len(weight))
+
+
+def first_numbers(tensor: Tensor, output: Tensor) -> Tensor:
+    """Offsets or masks (B, C, H, W) in the size of `output`, as mmcv's kernel reads those of a larger map.
+
+    It takes them for one row of numbers, already in the size of its output; the dynamic head of mmdet relies on that.
+    """
+    size = output.shape[2:]
+    if tensor.shape[2:] == size:
+        return tensor
+    return tensor.flatten(1)[:, : tensor.shape[1] * size.numel()].unflatten(1, (tensor.shape[1], *size))
 
 
 def convolve(*tensors: Tensor, shape: dict[str, int]) -> Tensor:
