@@ -164,6 +164,24 @@ def test_offsets_of_a_larger_map_are_read_as_one_row_of_numbers():
     assert gradcheck(run, [t.requires_grad_() for t in (x, offset, mask)], nondet_tol=1e-9)
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_operators_under_mixed_precision(dtype):
+    x, rois = torch.randn(1, 4, 8, 8, requires_grad=True), torch.tensor([[0.0, 0, 0, 6, 6]])
+    convolution = mmcv.ops.ModulatedDeformConv2dPack(4, 4, 3, padding=1)
+    steps = (
+        lambda x: mmcv.ops.roi_align(x, rois.to(x), (3, 3)),
+        lambda x: mmcv.ops.roi_pool(x, rois.to(x), (3, 3), 1.0),
+        convolution,
+    )
+    for step in steps:
+        expected = step(x)
+        with torch.autocast('cpu', dtype):
+            out = step(x.to(dtype))
+        gradients = [torch.autograd.grad(y.float().sum(), x)[0] for y in (out, expected)]
+        torch.testing.assert_close(out.float(), expected, atol=0.05, rtol=0.05)
+        torch.testing.assert_close(*gradients, atol=0.05, rtol=0.05)
+
+
 def test_deformable_modules_of_mmcv():
     for cls in (mmcv.ops.DeformConv2dPack, mmcv.ops.ModulatedDeformConv2dPack):
         module = cls(4, 6, 3, stride=2, padding=1, deform_groups=2)

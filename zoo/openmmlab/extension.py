@@ -94,6 +94,11 @@ def softnms(
     return torch.tensor(kept, dtype=torch.long)
 
 
+def widened(x: Tensor) -> Tensor:
+    """In float32 at least: torchvision's kernels do not take bfloat16 on CPUs."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def roi_align_forward(
     input: Tensor,
     rois: Tensor,
@@ -111,6 +116,7 @@ def roi_align_forward(
     if pool_mode == 0:
         raise NotImplementedError("roi_align has no pool_mode 'max' without mmcv's extension: use 'avg'")
     size = (aligned_height, aligned_width)
+    input, rois = widened(input), widened(rois)
     output.copy_(torch.ops.torchvision.roi_align(input, rois, spatial_scale, *size, sampling_ratio, aligned))
 
 
@@ -130,6 +136,7 @@ def roi_align_backward(
     """Adds the gradient of the map to `grad_input`."""
     size = (aligned_height, aligned_width, *grad_input.shape)
     backward = torch.ops.torchvision._roi_align_backward
+    grad_output, rois = widened(grad_output), widened(rois)
     grad_input += backward(grad_output, rois, spatial_scale, *size, sampling_ratio, aligned)
 
 
@@ -143,6 +150,7 @@ def roi_pool_forward(
     spatial_scale: float,
 ) -> None:
     """Writes the largest values of each region to `output` and where they were to `argmax`."""
+    input, rois = widened(input), widened(rois)
     values, places = torch.ops.torchvision.roi_pool(input, rois, spatial_scale, pooled_height, pooled_width)
     output.copy_(values)
     argmax.copy_(places)
@@ -159,6 +167,7 @@ def roi_pool_backward(
 ) -> None:
     """Adds the gradient of the map to `grad_input`."""
     size = (pooled_height, pooled_width, *grad_input.shape)
+    grad_output, rois = widened(grad_output), widened(rois)
     grad_input += torch.ops.torchvision._roi_pool_backward(grad_output, rois, argmax, spatial_scale, *size)
 
 
@@ -285,13 +294,13 @@ def first_numbers(tensor: Tensor, output: Tensor) -> Tensor:
 
 def convolve(*tensors: Tensor, shape: dict[str, int]) -> Tensor:
     """The deformable convolution of map, weight, offset, mask and bias."""
-    return torch.ops.torchvision.deform_conv2d(*tensors, *geometry(shape), tensors[3].ndim == 4)
+    return torch.ops.torchvision.deform_conv2d(*map(widened, tensors), *geometry(shape), tensors[3].ndim == 4)
 
 
 def convolve_backward(*tensors: Tensor, shape: dict[str, int]) -> tuple[Tensor, ...]:
     """From upstream gradient, map, weight, offset, mask and bias to the gradients of the last five."""
     backward = torch.ops.torchvision._deform_conv2d_backward
-    return backward(*tensors, *geometry(shape), tensors[4].ndim == 4)
+    return backward(*map(widened, tensors), *geometry(shape), tensors[4].ndim == 4)
 
 
 def sigmoid_focal_loss_forward(
