@@ -50,6 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
         help='with --out, show what this pixel of the picture that the model sees attends to (center, where the model '
         'has attention that can be read)',
     )
+    parser.add_argument(
+        '--no-photo', action='store_true', help='draw objects and segments on white, where a picture is not to be shared'
+    )
     parser.add_argument('--json', action='store_true', help='print one JSON list instead of tables')
     return parser
 
@@ -109,6 +112,8 @@ def plan_classifier(args: argparse.Namespace) -> Callable[[], 'Classifier']:
     labels = inference.read_labels(args.labels) if args.labels else None
     if args.cfg_options:
         raise ValueError(f'{name} is no config: --cfg-options has nothing to override')
+    if args.no_photo:
+        raise ValueError('--no-photo: for detectors and segmentors only')
     return lambda: inference.Classifier(inference.load_classifier(name, args.weights), labels, args.img_size)
 
 
@@ -201,7 +206,7 @@ def draw(model: 'Classifier | Observer', seen: 'Prediction | Scene', args: argpa
     from zoo.inference import Prediction
 
     if not isinstance(seen, Prediction):
-        visualize.save_figure(visualize.draw_scene(seen), target)
+        visualize.save_figure(visualize.draw_scene(seen.on_white() if args.no_photo else seen), target)
         return
     height, width = seen.input.shape[-2:]
     maps = []

@@ -47,6 +47,18 @@ def test_segments_cover_the_picture(trained, shapes, tmp_path, capsys):
     assert report['segments'][0]['label'] == 'ground'
 
 
+def test_a_picture_that_is_not_to_be_shared(trained, shapes, tmp_path):
+    path, folder = trained('segmentation')
+    source = str(shapes / 'images' / '1.png')
+    drawn = []
+    for options in ([], ['--no-photo']):
+        target = tmp_path / f'{len(drawn)}.png'
+        assert predict.main([path, source, '--weights', weights(folder), '--out', str(target), *options]) == 0
+        drawn.append(np.asarray(Image.open(target).convert('L')).astype(int))
+    assert drawn[1].mean() > drawn[0].mean()
+    assert predict.main(['nat_pico', source, '--no-photo']) == 2
+
+
 def test_objects_are_drawn_where_they_are(tmp_path):
     mask = np.zeros((60, 80), bool)
     mask[10:30, 20:50] = True

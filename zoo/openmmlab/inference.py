@@ -5,7 +5,7 @@ Letters: N objects, H W height and width in pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,10 @@ class Scene:
     view: np.ndarray
     objects: tuple[Found, ...] = ()
     segments: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def on_white(self) -> Scene:
+        """The same objects and segments without the picture."""
+        return replace(self, view=np.full_like(self.view, 255))
 
 
 class Observer:
