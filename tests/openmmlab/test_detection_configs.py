@@ -59,6 +59,8 @@ def shallow(name):
     """What makes a backbone of its first blocks only."""
     if name.startswith(('resnet', 'bam_resnet')):
         return {'layers': (1, 1, 1, 1)} if timm.is_model(name.partition('.')[0]) else {}
+    if name.endswith('_pico'):
+        return {}
     dilations = {'dilations': ((1,), (2,), (1,), (2,))} if name.startswith('dinat') else {}
     return {'depths': (1, 1, 1, 1), **dilations}
 
