@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         'has attention that can be read)',
     )
     parser.add_argument(
-        '--no-photo', action='store_true', help='draw objects and segments on white, where a picture is not to be shared'
+        '--no-photo', action='store_true', help='draw objects and segments on white, for pictures not to be shared'
     )
     parser.add_argument('--json', action='store_true', help='print one JSON list instead of tables')
     return parser

@@ -14,9 +14,7 @@ train_dataloader = dict(
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        **images, pipeline=[load, masks, size, dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]
-    ),
+    dataset=dict(**images, pipeline=[load, masks, size, dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]),
 )
 # the whole annotation file would count the images that are left out: the metric reads the objects of these images
 told = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'instances')
