@@ -1,7 +1,7 @@
 """Converts an authors' checkpoint: `attnzoo convert nat_mini.pth nat_mini.safetensors --model nat_mini`.
 
 The tensors keep their values, only their names and axes of length 1 change; beside the weights lies a report of what
-became of every key.
+became of every key. For a whole detector or segmentor its config file is the model, and position tables get its sizes.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from tools import _console
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from checkpoints import Coverage, Rules
+    from checkpoints import Coverage
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,27 @@ class Entry:
     target: str | None
     shape: tuple[int, ...]
     dtype: str
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What becomes of a checkpoint.
+
+    Args:
+        name: of the model, or of its config.
+        model: on the meta device.
+        classes: that the model tells apart, 0 where it tells none.
+        given: tensors of the checkpoint in torch's layout.
+        named: the same under our names.
+        written: the same in our shapes.
+    """
+
+    name: str
+    model: 'nn.Module'
+    classes: int
+    given: 'Mapping[str, Tensor]'
+    named: 'Mapping[str, Tensor]'
+    written: 'Mapping[str, Tensor]'
 
 
 @dataclass(frozen=True)
@@ -54,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('source', metavar='IN', help='checkpoint: a file, a url or hf-hub:owner/name')
     parser.add_argument('output', metavar='OUT', type=Path, help='the .safetensors file to write')
-    parser.add_argument('--model', help='whose weights these are (the one model they fit)')
+    parser.add_argument('--model', help='whose weights these are, or a config file (the one model of ours they fit)')
     parser.add_argument('--report', type=Path, metavar='FILE', help='.md or .json file (OUT with the suffix .md)')
     parser.add_argument('--no-ema', action='store_true', help='take the raw weights, not the averaged ones of the file')
     parser.add_argument('--force', action='store_true', help='replace files that exist')
@@ -64,34 +85,31 @@ def build_parser() -> argparse.ArgumentParser:
 def convert(args: argparse.Namespace) -> None:
     """Converts one checkpoint and prints what to paste into the catalogue."""
     import checkpoints
-    from zoo.weights import translated
 
     report_path = args.report or args.output.with_suffix('.md')
     check_paths(args.output, report_path, args.force)
-    name = _console.known_model(args.model) if args.model else None
+    config = args.model if args.model and args.model.endswith('.py') else None
+    name = _console.known_model(args.model) if args.model and not config else None
     path = checkpoints.locate(args.source)
     state_dict = checkpoints.read_state_dict(path, use_ema=not args.no_ema)
-    if name is None:
-        name = guess(state_dict)
-    model = model_for(name, state_dict)
-    renamed = rename(state_dict, model)
-    covered = checkpoints.coverage(model.state_dict(), renamed)
+    plan = of_config(config, state_dict) if config else of_model(name or guess(state_dict), state_dict)
+    covered = checkpoints.coverage(plan.model.state_dict(), plan.written)
     if not covered.complete:
-        raise ValueError(f'{path} are not the weights of {name}; nothing was written.\n{covered.report()}')
+        raise ValueError(f'{path} are not the weights of {plan.name}; nothing was written.\n{covered.report()}')
     origin = path.name if Path(args.source).exists() else args.source
-    source = {'model': name, 'source': origin, 'source_sha256': checkpoints.sha256_of(path)}
-    checkpoints.save_safetensors(renamed, args.output, {**source, 'attnzoo': version('attnzoo')})
+    source = {'model': plan.name, 'source': origin, 'source_sha256': checkpoints.sha256_of(path)}
+    checkpoints.save_safetensors(plan.written, args.output, {**source, 'attnzoo': version('attnzoo')})
     report = Report(
         **source,
-        num_classes=getattr(model, 'num_classes', 0),
+        num_classes=plan.classes,
         output=args.output.name,
         sha256=checkpoints.sha256_of(args.output),
         bytes=args.output.stat().st_size,
         attnzoo=version('attnzoo'),
-        entries=tuple(entries(translated(model, state_dict), rules_of(model))),
+        entries=tuple(entries(plan)),
     )
     write_report(report, report_path)
-    print(f'{name}: {len(renamed)} tensors in {args.output}, report in {report_path}; for the catalogue:')
+    print(f'{plan.name}: {len(plan.written)} tensors in {args.output}, report in {report_path}; for the catalogue:')
     print(f'num_classes = {report.num_classes}\nsha256 = "{report.sha256}"\nbytes = {report.bytes}')
 
 
@@ -106,20 +124,46 @@ def check_paths(output: Path, report: Path, force: bool) -> None:
             raise ValueError(f'{path} exists: choose another name, or replace it with --force')
 
 
-def rules_of(model: 'nn.Module') -> 'Rules':
-    """The key rules of a family of ours, none for a model of timm."""
-    return getattr(model, 'key_rules', ())
-
-
-def rename(state_dict: 'Mapping[str, Tensor]', model: 'nn.Module') -> 'dict[str, Tensor]':
-    """The tensors under our names; a linear layer that is a 1 x 1 convolution there, or the reverse, in our shape."""
+def of_model(name: str, state_dict: 'dict[str, Tensor]') -> Conversion:
+    """The conversion of a classifier's weights."""
+    import checkpoints
     from zoo import weights
 
-    renamed, ours = weights.renamed(model, state_dict), model.state_dict()
-    for key, tensor in renamed.items():
-        if key in ours and [n for n in tensor.shape if n > 1] == [n for n in ours[key].shape if n > 1]:
-            renamed[key] = tensor.reshape(ours[key].shape)
-    return renamed
+    model = model_for(name, state_dict)
+    given = weights.translated(model, state_dict)
+    named = checkpoints.remap_keys(given, getattr(model, 'key_rules', ()))
+    return Conversion(name, model, getattr(model, 'num_classes', 0), given, named, in_our_shape(named, model))
+
+
+def of_config(path: str, state_dict: 'dict[str, Tensor]') -> Conversion:
+    """The conversion of the weights of a whole detector or segmentor."""
+    import torch
+
+    from zoo.training.checks import heads_of
+    from zoo.training.runner import DENSE, read_config
+
+    config = read_config(path)
+    if config.get('default_scope') not in DENSE:
+        raise ValueError(f'{path} trains a classifier: name its model instead')
+    from zoo.openmmlab import weights
+    from zoo.openmmlab.inference import build_model
+
+    with torch.device('meta'):
+        model = build_model(config)
+    classes = max((head.num_classes for _, head in heads_of(model)), default=0)
+    named, fitted = weights.renamed(model, state_dict), weights.fit(model, state_dict)
+    return Conversion(Path(path).stem, model, classes, state_dict, named, fitted)
+
+
+def in_our_shape(named: 'Mapping[str, Tensor]', model: 'nn.Module') -> 'dict[str, Tensor]':
+    """A linear layer that is a 1 x 1 convolution in the model, or the reverse, as the model has it; others stay."""
+    ours = model.state_dict()
+    return {
+        key: tensor.reshape(ours[key].shape)
+        if key in ours and [n for n in tensor.shape if n > 1] == [n for n in ours[key].shape if n > 1]
+        else tensor
+        for key, tensor in named.items()
+    }
 
 
 def model_for(name: str, state_dict: 'dict[str, Tensor]') -> 'nn.Module':
@@ -156,25 +200,24 @@ def guess(state_dict: 'Mapping[str, Tensor]') -> str:
 def coverage_of(name: str, state_dict: 'Mapping[str, Tensor]') -> 'Coverage':
     """What a checkpoint covers of a model of this project as it is published, position tables not resized."""
     import checkpoints
+    from zoo import weights
     from zoo.profile import on_meta
 
     model = on_meta(name)
     try:
-        renamed = rename(state_dict, model)
+        renamed = in_our_shape(weights.renamed(model, state_dict), model)
     except checkpoints.CheckpointError:  # the rules of another family may give two keys one name
         renamed = {}
     return checkpoints.coverage(model.state_dict(), renamed)
 
 
-def entries(state_dict: 'Mapping[str, Tensor]', rules: 'Rules') -> list[Entry]:
+def entries(plan: Conversion) -> list[Entry]:
     """What becomes of every tensor."""
-    import checkpoints
-
-    found, table = [], checkpoints.table_for(state_dict, rules)
-    for key, tensor in state_dict.items():
-        target = next(iter(checkpoints.remap_keys({key: tensor}, table)), None)
-        found.append(Entry(key, target, tuple(tensor.shape), str(tensor.dtype).removeprefix('torch.')))
-    return found
+    targets = {id(tensor): key for key, tensor in plan.named.items()}
+    return [
+        Entry(key, targets.get(id(tensor)), tuple(tensor.shape), str(tensor.dtype).removeprefix('torch.'))
+        for key, tensor in plan.given.items()
+    ]
 
 
 def write_report(report: Report, path: Path) -> None:

@@ -90,11 +90,11 @@ def test_other_number_of_classes_and_averaged_weights(tmp_path):
 def test_linear_layers_may_be_convolutions_of_one_pixel():
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Conv2d(2, 4, 1), torch.nn.Linear(1, 3))
     theirs = {'0.weight': torch.randn(2, 3, 1, 1), '1.weight': torch.randn(4, 2), '2.weight': torch.randn(3)}
-    renamed = convert.rename(theirs, model)
+    renamed = convert.in_our_shape(theirs, model)
     assert [tuple(tensor.shape) for tensor in renamed.values()] == [(2, 3), (4, 2, 1, 1), (3, 1)]
     assert all(torch.equal(renamed[key].flatten(), tensor.flatten()) for key, tensor in theirs.items())
     transposed = {'0.weight': torch.randn(3, 2)}
-    assert convert.rename(transposed, model)['0.weight'] is transposed['0.weight']
+    assert convert.in_our_shape(transposed, model)['0.weight'] is transposed['0.weight']
 
 
 @pytest.mark.parametrize('taken', ['a.safetensors', 'a.md'])

@@ -17,11 +17,17 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS
 from PIL import Image
 
+from zoo.openmmlab.weights import load_checkpoint
 from zoo.training.checks import check_classes, datasets_of
-from zoo.weights import load_checkpoint
 
 INSTANCE_OFFSET = 1000
 """mmdet's panoptic maps hold the class plus this times the number of the object."""
+
+
+def build_model(config: Config) -> Any:
+    """The detector or segmentor of a config, as `read_config` gives it, for one process and without its weights."""
+    with MODELS.switch_scope_and_registry(config.default_scope) as models:
+        return revert_sync_batchnorm(models.build(config.model))
 
 
 @dataclass(frozen=True)
@@ -82,9 +88,9 @@ class Observer:
         self.threshold = threshold
         steps = [step for step in dataset['pipeline'] if 'Annotations' not in step['type']]
         steps = [{'type': 'LoadImageFromNDArray'} if s['type'] == 'LoadImageFromFile' else s for s in steps]
+        model = build_model(config)
         with DATASETS.switch_scope_and_registry(config.default_scope) as data_sets:
             self.pipeline = Compose(steps)
-            model = revert_sync_batchnorm(MODELS.build(config.model))
             metainfo = {**data_sets.get(dataset['type']).METAINFO, **(dataset.get('metainfo') or {})}
         self.labels = tuple(metainfo.get('classes') or ())
         check_classes(model, self.labels)

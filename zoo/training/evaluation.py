@@ -56,7 +56,11 @@ def config_tester(config: Config, weights: str, work_dir: str) -> Runner:
     check_paths(config.test_dataloader)
     runner = tester(config, work_dir)
     model: Any = runner.model
-    if weights != 'pretrained':
+    if weights != 'pretrained' and config.get('default_scope') in DENSE:
+        from zoo.openmmlab.weights import load_checkpoint as load_dense
+
+        load_dense(model, weights)
+    elif weights != 'pretrained':
         load_checkpoint(model.model if isinstance(model, Classifier) else model, weights)
     check_channels(model, config.model)
     check_data(model, runner.test_loop.dataloader.dataset)

@@ -52,6 +52,7 @@ class QuietRunner(Runner):
     """
 
     numbers = itertools.count(1)
+    _has_loaded: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs | {'experiment_name': f'run{next(self.numbers)}'})
@@ -73,6 +74,15 @@ class QuietRunner(Runner):
         """A `QuietEvaluator` of the metrics of a config."""
         with redirect_stdout(io.StringIO()):
             return evaluator if isinstance(evaluator, Evaluator) else QuietEvaluator(evaluator)
+
+    def load_or_resume(self) -> None:
+        """Loads `load_from` into a detector or segmentor as a whole; else as mmengine, which takes what fits."""
+        if self._load_from and not (self._resume or self._has_loaded) and self.default_scope.scope_name in DENSE:
+            from zoo.openmmlab.weights import load_checkpoint
+
+            load_checkpoint(self.model, self._load_from, other_classes=True)
+            self._has_loaded = True
+        super().load_or_resume()
 
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> Any:
@@ -99,6 +109,8 @@ def read_config(path: str, overrides: Mapping[str, Any] | None = None) -> Config
         for part in (*LOADERS, *EVALUATORS):
             if part in config:
                 config[part] = moved(config[part], before, config.data_root)
+    if 'data_preprocessor' in config:  # where mmengine puts it when it trains, and only then
+        config.model.setdefault('data_preprocessor', config.data_preprocessor)
     if config.get('default_scope') in DENSE:
         import zoo.openmmlab  # noqa: F401  their operators and our backbones
 

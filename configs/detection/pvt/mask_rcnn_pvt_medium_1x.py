@@ -1,3 +1,5 @@
 _base_ = '../../_base_/detection/mask_rcnn_1x_plain.py'
-model = dict(backbone=dict(name='pvt_medium', drop_path_rate=0.0), neck=dict(in_channels=[64, 128, 320, 512]))
+model = dict(
+    backbone=dict(name='pvt_medium', class_token=False, drop_path_rate=0.0), neck=dict(in_channels=[64, 128, 320, 512])
+)
 optim_wrapper = dict(optimizer=dict(lr=0.0002))

@@ -1,2 +1,4 @@
 _base_ = '../../_base_/detection/retinanet_1x_plain.py'
-model = dict(backbone=dict(name='pvt_medium', drop_path_rate=0.0), neck=dict(in_channels=[64, 128, 320, 512]))
+model = dict(
+    backbone=dict(name='pvt_medium', class_token=False, drop_path_rate=0.0), neck=dict(in_channels=[64, 128, 320, 512])
+)

@@ -1,2 +1,4 @@
 _base_ = '../../_base_/detection/retinanet_1x_plain.py'
-model = dict(backbone=dict(name='pvt_small', drop_path_rate=0.1), neck=dict(in_channels=[64, 128, 320, 512]))
+model = dict(
+    backbone=dict(name='pvt_small', class_token=False, drop_path_rate=0.1), neck=dict(in_channels=[64, 128, 320, 512])
+)
