@@ -1,5 +1,5 @@
 # A run of minutes: bfloat16 on a CPU too, a rate for small networks, a cosine over the whole run
-iterations = 1600
+iterations = 600
 optim_wrapper = dict(
     type='MixedPrecision',
     dtype='bfloat16',
@@ -12,6 +12,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=iterations, eta_min=1e-6),
 ]
-train_cfg = dict(type='ResumableIterLoop', max_iters=iterations, val_interval=400)
+train_cfg = dict(type='ResumableIterLoop', max_iters=iterations, val_interval=200)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
