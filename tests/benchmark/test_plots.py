@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from zoo.benchmark.machine import origin
+from zoo.benchmark.plots import draw_accuracy, draw_all, draw_resolution, quoted_accuracy
+from zoo.benchmark.rows import Row, record_of
+from zoo.benchmark.work import MODES
+
+pytest.importorskip('matplotlib')
+
+
+def records(names, sides=(224, 448)):
+    here = origin(torch.device('cpu'), '')
+    rows = [
+        Row(
+            'model', f'{side} pixels, batch 4', name, mode=mode, batch=4, height=side, width=side, seconds=side**2 / 1e6
+        )
+        for side in sides
+        for name in names
+        for mode in MODES
+    ]
+    for row in rows:
+        row.per_second, row.peak_bytes = 4 / row.seconds, row.height**2
+    return [record_of(row, here) for row in rows]
+
+
+def test_throughput_and_memory_over_resolution():
+    throughput, memory = draw_resolution(records(['nat_mini', 'nat_tiny'])).axes
+    assert [line.get_label() for line in throughput.lines] == ['nat_mini', 'nat_tiny']
+    assert list(memory.lines[0].get_xdata()) == [224, 448]
+    assert list(memory.lines[0].get_ydata()) == pytest.approx([224**2 / 2**20, 448**2 / 2**20])
+
+
+def test_accuracy_is_quoted_at_the_measured_size():
+    small, _, large, _ = records(['nat_mini'])
+    assert quoted_accuracy(small) == 81.8
+    assert quoted_accuracy(large) is None
+    assert quoted_accuracy(records(['timm:resnet50'])[0]) is None
+    (axes,) = draw_accuracy(records(['nat_mini', 'timm:resnet50'])).axes
+    assert [text.get_text() for text in axes.texts] == ['nat_mini'] * 2
+
+
+def test_a_file_for_each_drawing(tmp_path):
+    paths = draw_all(records(['nat_mini']), tmp_path / 'new')
+    assert [path.name for path in paths] == [
+        'model_forward_4_resolution.png',
+        'model_4_accuracy.png',
+        'model_forward_backward_4_resolution.png',
+    ]
+    assert all(path.stat().st_size for path in paths)
+    assert draw_all(records(['timm:resnet50'], sides=(224,)), tmp_path) == []

@@ -1,0 +1,99 @@
+"""Drawings of what was measured: throughput and memory against resolution, quoted accuracy against throughput."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import cycle
+from math import sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from checkpoints import catalogue, families
+from zoo.benchmark.rows import Record
+from zoo.benchmark.work import FORWARD
+from zoo.visualize.canvas import INK, MUTED, caption, new_figure, quiet, save_figure
+from zoo.visualize.overlay import PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS = {'per_second': 'Throughput, per second', 'peak_bytes': 'Peak memory, MiB'}
+SCALE = {'per_second': 1.0, 'peak_bytes': 2.0**-20}
+
+
+def draw_all(records: Sequence[Record], folder: Path) -> list[Path]:
+    """Writes a drawing for every suite, mode and batch of two sizes or more, and of accuracy where it is quoted."""
+    written = []
+    groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        if record['seconds'] and record['height']:
+            groups[tuple(record[name] for name in ('suite', 'mode', 'batch'))].append(record)
+    for (suite, mode, batch), found in groups.items():
+        if len({side_of(record) for record in found}) > 1:
+            figure = draw_resolution(found, f'{mode}, batch {batch}')
+            name = f'{suite}_{mode.replace("+", "_")}_{batch}_resolution.png'
+            written.append(save_figure(figure, folder / name))
+        if mode == FORWARD and any(quoted_accuracy(record) for record in found):
+            figure = draw_accuracy(found, f'Inference, batch {batch}')
+            written.append(save_figure(figure, folder / f'{suite}_{batch}_accuracy.png'))
+    return written
+
+
+def side_of(record: Record) -> float:
+    """Side in pixels or positions of a square of the same area."""
+    return sqrt(int(record['height']) * int(record['width']))
+
+
+def draw_resolution(records: Sequence[Record], title: str = '') -> Figure:
+    """Two panels over the side of the image or map, a line per candidate: throughput and peak memory."""
+    figure = new_figure(10, 4)
+    heading(figure, title)
+    names = list(dict.fromkeys(record['candidate'] for record in records))
+    for axes, (column, text) in zip(figure.subplots(1, 2), PANELS.items()):
+        quiet(axes)
+        caption(axes, text)
+        axes.set(xscale='log', yscale='log')
+        axes.set_xlabel('side, pixels or positions', fontsize=8.5, color=MUTED)
+        for name, colour in zip(names, cycle(PALETTE)):
+            points = [(side_of(r), float(r[column]) * SCALE[column]) for r in records if r['candidate'] == name]
+            axes.plot(*zip(*sorted(points)), color=colour, linewidth=2, marker='o', markersize=4, label=name)
+        sides = sorted({side_of(record) for record in records})
+        axes.set_xticks(sides, [f'{side:.0f}' for side in sides])
+        axes.minorticks_off()
+    figure.legend(*axes.get_legend_handles_labels(), loc='outside lower left', ncols=3, fontsize=8.5, frameon=False)
+    return figure
+
+
+def draw_accuracy(records: Sequence[Record], title: str = '') -> Figure:
+    """Quoted top-1 accuracy over throughput, a point per model that the catalogue quotes at the measured size."""
+    figure = new_figure(7, 4.5)
+    heading(figure, title)
+    axes: Axes = figure.subplots()
+    quiet(axes)
+    caption(axes, 'Top-1 accuracy on ImageNet as the papers quote it, %')
+    axes.set_xlabel('images per second', fontsize=8.5, color=MUTED)
+    axes.set_xscale('log')
+    for record in records:
+        if top1 := quoted_accuracy(record):
+            x = float(record['per_second'])
+            axes.scatter(x, top1, color=PALETTE[4], s=24)
+            axes.annotate(
+                record['candidate'], (x, top1), xytext=(5, 2), textcoords='offset points', fontsize=7.5, color=INK
+            )
+    return figure
+
+
+def heading(figure: Figure, title: str) -> None:
+    """A title over the figure."""
+    figure.suptitle(title, x=0.015, ha='left', fontsize=11, color=INK, fontweight='bold')
+
+
+def quoted_accuracy(record: Record) -> float | None:
+    """Top-1 percent that the catalogue quotes for the weights trained on ImageNet-1k at the size of the record."""
+    for family in families():
+        for entry in catalogue(family).get(record['candidate'], {}).values():
+            if entry.paper_top1 and 'in22k' not in entry.tag and str(entry.input_size[1]) == record['height']:
+                return entry.paper_top1
+    return None
