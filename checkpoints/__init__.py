@@ -4,6 +4,7 @@
 tensors, `remap_keys` the authors' names into ours, and `coverage` says what fits.
 """
 
+from checkpoints.dense import Published, published, published_for
 from checkpoints.entries import Checkpoint, catalogue, families
 from checkpoints.errors import CheckpointError
 from checkpoints.files import sha256_of
@@ -16,11 +17,14 @@ __all__ = [
     'CheckpointError',
     'Coverage',
     'Misshapen',
+    'Published',
     'Rules',
     'catalogue',
     'coverage',
     'families',
     'locate',
+    'published',
+    'published_for',
     'read_state_dict',
     'remap_keys',
     'save_safetensors',

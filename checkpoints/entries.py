@@ -1,7 +1,8 @@
 """The catalogue: which weight files exist, where they are, how they were made and what the papers say of them.
 
 One TOML file per family beside this module, one table `[model.tag]` per weight file; the first tag of a model is its
-default and a table `[defaults]` fills what an entry leaves out. Numbers are quoted; measured ones are in `results.csv`.
+default and a table `[defaults]` fills what an entry leaves out. Numbers are quoted; measured ones are in `results.csv`,
+those of detectors and segmentors in `dense.toml`.
 """
 
 import re
@@ -20,6 +21,8 @@ else:
     import tomli as tomllib
 
 FOLDER = Path(__file__).parent
+DENSE = 'dense'
+"""The one TOML file that is no family's, see `checkpoints.dense`."""
 LICENSES = ('MIT', 'Apache-2.0', 'BSD-2-Clause', 'BSD-3-Clause', 'CC-BY-4.0', 'CC-BY-NC-4.0', 'CC-BY-NC-SA-4.0', 'none')
 CROP_MODES = ('center', 'squash', 'border')
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'lanczos')
@@ -169,16 +172,25 @@ def _entry(where: str, model: str, tag: str, values: Mapping[str, Any]) -> Check
     return Checkpoint(model=model, tag=tag, **frozen)
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        CheckpointError: the file is missing or no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CheckpointError(f'{path.name}: {error}') from error
+
+
 def read_catalogue(path: Path) -> dict[str, dict[str, Checkpoint]]:
     """Read one TOML file: model -> tag -> entry, in the order of the file.
 
     Raises:
         CheckpointError: the file is missing or no TOML, or an entry is wrong; names file, entry and field.
     """
-    try:
-        tables = tomllib.loads(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CheckpointError(f'{path.name}: {error}') from error
+    tables = read_toml(path)
     defaults = tables.pop('defaults', {})
     for model, tags in tables.items():
         if not (isinstance(tags, dict) and tags and all(isinstance(entry, dict) for entry in tags.values())):
@@ -191,7 +203,7 @@ def read_catalogue(path: Path) -> dict[str, dict[str, Checkpoint]]:
 
 def families() -> tuple[str, ...]:
     """Names of the families that have a catalogue, sorted."""
-    return tuple(sorted(path.stem for path in FOLDER.glob('*.toml')))
+    return tuple(sorted(path.stem for path in FOLDER.glob('*.toml') if path.stem != DENSE))
 
 
 @cache

@@ -20,6 +20,18 @@ from typing import Any
 from tools import _console
 
 ROOT = Path(__file__).parents[1]
+METHODS = {
+    'cascade_mask_rcnn': 'Cascade Mask R-CNN',
+    'mask_rcnn': 'Mask R-CNN',
+    'retinanet': 'RetinaNet',
+    'atss': 'ATSS',
+    'dyhead': 'DyHead',
+    'sparse_rcnn': 'Sparse R-CNN',
+    'mask2former': 'Mask2Former',
+    'upernet': 'UPerNet',
+    'semantic_fpn': 'Semantic FPN',
+}
+"""What the name of a detector's or segmentor's config begins with."""
 PAGES = ('README.md', 'checkpoints/README.md', 'ops/README.md', 'docs/**/*.md')
 MARKED = re.compile(r'(<!-- table:(\w+) -->\n).*?(<!-- /table:\2 -->)', re.DOTALL)
 OPENING = re.compile(r'<!-- table:(\w+) -->')
@@ -185,6 +197,24 @@ def where(entry: Any) -> str:
     return f'[hub](https://huggingface.co/{entry.hf_hub_id.partition("@")[0]})'
 
 
+def dense_table() -> str:
+    """Every config of a detector or segmentor with what its paper quotes."""
+    import checkpoints
+    from checkpoints.dense import SCORES
+
+    columns = ('config', 'backbone', 'method', 'box AP', 'mask AP', 'PQ', 'mIoU', 'multi-scale', 'weights')
+    lines = []
+    for path in sorted(file for task in ('detection', 'segmentation') for file in ROOT.glob(f'configs/{task}/*/*.py')):
+        entry = checkpoints.published_for(path)
+        backbone = re.search(r"\bname='([\w.]+)'", path.read_text(encoding='utf-8'))
+        method = next(title for prefix, title in METHODS.items() if path.stem.startswith(f'{prefix}_'))
+        linked = f'[`{path.stem}`](../{path.relative_to(ROOT).as_posix()})'
+        scores = [entry and getattr(entry, score) for score in SCORES]
+        weights = f'[authors]({entry.url})' if entry and entry.url else None
+        lines.append((linked, backbone and f'`{backbone[1]}`', method, *scores, weights))
+    return markdown(columns, lines, right=range(3, 8))
+
+
 def results_table() -> str:
     """What was measured here: the columns of `checkpoints/results.csv` that fit a page."""
     columns = ('model', 'dataset', 'split', 'metric', 'value', 'resolution', 'weights', 'date', 'device')
@@ -264,6 +294,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'models': models_table,
     'families': families_table,
     'checkpoints': checkpoints_table,
+    'dense': dense_table,
     'results': results_table,
     'ops': ops_table,
     'parts': parts_table,

@@ -122,16 +122,16 @@ def plan_observer(args: argparse.Namespace) -> Callable[[], 'Observer']:
     useless = [f'--{name.replace("_", "-")}' for name, usual in OF_CLASSIFIERS.items() if getattr(args, name) != usual]
     if useless:
         raise ValueError(f'{", ".join(useless)}: for classifiers only')
-    if args.weights == 'pretrained':
-        raise ValueError(f'{args.model} has no weights of its own: name a checkpoint with --weights')
     from zoo.training import runner
 
     config = runner.read_config(args.model, train.options(args.cfg_options))
     if config.get('default_scope') not in runner.DENSE:
         raise ValueError(f'{args.model} trains a classifier: name its model instead')
     from zoo.openmmlab.inference import Observer
+    from zoo.openmmlab.weights import authors_weights
 
-    return lambda: Observer(config, args.weights, args.threshold)
+    weights = authors_weights(args.model) if args.weights == 'pretrained' else args.weights
+    return lambda: Observer(config, weights, args.threshold)
 
 
 def existing(sources: Sequence[str]) -> tuple[list[Path], int]:

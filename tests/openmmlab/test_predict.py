@@ -80,7 +80,7 @@ def test_objects_are_drawn_where_they_are(tmp_path):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ([], 'name a checkpoint with --weights'),
+        ([], 'has no weights in the catalogue: name a checkpoint'),
         (['--topk', '3', '--weights', 'WEIGHTS'], '--topk: for classifiers only'),
         (['--weights', 'gone.pth'], 'gone.pth'),
         (['--weights', 'OTHER'], 'does not cover MaskRCNN'),

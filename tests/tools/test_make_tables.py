@@ -8,6 +8,7 @@ import ops
 import zoo
 from ops.registry import OPS
 from tools import _console, make_tables
+from tools.make_tables import ROOT
 
 
 @pytest.fixture
@@ -49,6 +50,16 @@ def test_wrong_marker_is_an_error(project, capsys, text, message):
 
 def test_bars_in_cells_are_escaped():
     assert make_tables.markdown(('a', 'b'), [('x|y', None)], right=(1,)) == '| a | b |\n| --- | ---: |\n| x\\|y |  |\n'
+
+
+def test_every_config_of_a_detector_or_segmentor_is_in_its_table():
+    table = make_tables.TABLES['dense']()
+    paths = [path for task in ('detection', 'segmentation') for path in (ROOT / 'configs' / task).glob('*/*.py')]
+    assert all(f'(../{path.relative_to(ROOT).as_posix()})' in table for path in paths)
+    row = (
+        r'`mask_rcnn_nat_mini_3x`\]\(.*\) \| `nat_mini` \| Mask R-CNN \| 46\.5 \| 41\.7 \| .*/nat_mini_maskrcnn\.pth\)'
+    )
+    assert re.search(row, table)
 
 
 def test_every_model_weight_and_op_is_in_its_table():

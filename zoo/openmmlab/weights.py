@@ -62,6 +62,18 @@ MMDET2_RULES = (
 """From mmdet 2, where attentions and feed-forward layers are numbered in the order of their use, to today's names."""
 
 
+def authors_weights(config: str) -> str:
+    """Where the authors of a config of this project host its weights.
+
+    Raises:
+        ValueError: they host none, or it is not ours.
+    """
+    entry = checkpoints.published_for(config)
+    if entry is None or entry.url is None:
+        raise ValueError(f'{config} has no weights in the catalogue: name a checkpoint')
+    return entry.url
+
+
 def load_checkpoint(
     model: nn.Module,
     source: str | Path | checkpoints.Checkpoint,

@@ -49,14 +49,17 @@ def config_tester(config: Config, weights: str, work_dir: str) -> Runner:
         config[f'test_{part}'] = config.get(f'test_{part}') or config.get(f'val_{part}')
         if config[f'test_{part}'] is None:
             raise ValueError(f'{config.filename} defines neither test_{part} nor val_{part}')
-    if weights == 'pretrained':
-        if config.get('default_scope') in DENSE:
-            raise ValueError(f'{config.filename} trains a detector or segmentor: name a checkpoint, not {weights!r}')
+    dense = config.get('default_scope') in DENSE
+    if dense and weights == 'pretrained':
+        from zoo.openmmlab.weights import authors_weights
+
+        weights = authors_weights(config.filename)
+    elif weights == 'pretrained':
         config.model.pretrained = True
     check_paths(config.test_dataloader)
     runner = tester(config, work_dir)
     model: Any = runner.model
-    if weights != 'pretrained' and config.get('default_scope') in DENSE:
+    if dense:
         from zoo.openmmlab.weights import load_checkpoint as load_dense
 
         load_dense(model, weights)
