@@ -97,7 +97,14 @@ def test_every_tensor_of_mask2former_has_its_place():
 
 
 RETINA = 'detection/nat/retinanet_nat_mini_1x'
-SHALLOW = {'backbone.depths': (1, 1, 1, 1)}
+SMALL = {
+    'backbone.depths': (1, 1, 1, 1),
+    'backbone.embed_dim': 16,
+    'neck.in_channels': [16, 32, 64, 128],
+    'neck.out_channels': 16,
+    'bbox_head.in_channels': 16,
+    'bbox_head.feat_channels': 16,
+}
 
 
 def authors_layout(model):
@@ -111,7 +118,7 @@ def authors_layout(model):
 @pytest.mark.parametrize('layout', [authors_layout, torch.nn.Module.state_dict])
 def test_a_saved_detector_comes_back(layout, tmp_path):
     torch.manual_seed(0)
-    first, second = build(RETINA, 'cpu', **SHALLOW), build(RETINA, 'cpu', **SHALLOW)
+    first, second = build(RETINA, 'cpu', **SMALL), build(RETINA, 'cpu', **SMALL)
     state = layout(first)
     assert any('levels.0.blocks.0.attn.rpb' in key for key in state) == (layout is authors_layout)
     file = tmp_path / 'retinanet.pth'
@@ -125,11 +132,11 @@ def test_a_saved_detector_comes_back(layout, tmp_path):
 
 def test_a_checkpoint_that_does_not_cover_changes_nothing():
     torch.manual_seed(0)
-    first, second = build(RETINA, 'cpu', **SHALLOW), build(RETINA, 'cpu', **SHALLOW)
+    first, second = build(RETINA, 'cpu', **SMALL), build(RETINA, 'cpu', **SMALL)
     before = {key: tensor.clone() for key, tensor in second.state_dict().items()}
     state = {
         **first.state_dict(),
-        'bbox_head.retina_cls.weight': torch.zeros(18, 256, 3, 3),
+        'bbox_head.retina_cls.weight': torch.zeros(18, 16, 3, 3),
         'mask_head.a': torch.ones(1),
     }
     del state['neck.fpn_convs.3.conv.bias'], state['backbone.out_norms.2.bias']
@@ -151,7 +158,7 @@ def test_the_catalogue_knows_the_authors_weights():
 
 
 def test_layers_of_other_classes_stay_the_models_own(caplog):
-    first, second = build(RETINA, 'cpu', **SHALLOW), build(RETINA, 'cpu', **SHALLOW, **{'bbox_head.num_classes': 3})
+    first, second = build(RETINA, 'cpu', **SMALL), build(RETINA, 'cpu', **SMALL, **{'bbox_head.num_classes': 3})
     own = second.bbox_head.retina_cls.weight.clone()
     with pytest.raises(checkpoints.CheckpointError, match='retina_cls'):
         weights.load_state_dict(second, first.state_dict())
