@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-timm lint tables clean
+.PHONY: demo test test-timm test-openmmlab lint tables clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python tools/demo.py
@@ -14,6 +14,9 @@ test: $(VENV)/.dev
 
 test-timm: $(VENV)/.dev
 	$(BIN)/python -m tests.timm_suite
+
+test-openmmlab: $(VENV)/.dev
+	$(BIN)/python -m tests.openmmlab_suite
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

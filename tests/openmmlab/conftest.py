@@ -142,11 +142,60 @@ model = dict(
 )
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=3e-3))
 param_scheduler = [dict(type='PolyLR', power=0.9, by_epoch=False, end=24)]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=11, val_interval=6)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=11, val_interval=6, dynamic_intervals=[(9, 3)])
 val_cfg = dict(type='ValLoop')
 """
 )
-CONFIGS = {'detection': DETECTION, 'segmentation': SEGMENTATION}
+
+PANOPTIC = (
+    "_base_ = 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py'"
+    + COMMON.replace('BEST', 'coco_panoptic/PQ').replace('checkpoint=dict(', 'checkpoint=dict(_delete_=True, ')
+    + """
+load = [dict(type='LoadImageFromFile'), dict(type='LoadPanopticAnnotations')]
+keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+things, stuff = ('rectangle', 'ellipse'), ('ground',)
+palette = [(240, 180, 20), (20, 140, 240), (0, 0, 0)]
+data = dict(
+    type='CocoPanopticDataset', ann_file='panoptic.json', data_prefix=dict(img='images', seg='panoptic'),
+    metainfo=dict(classes=things + stuff, thing_classes=things, stuff_classes=stuff, palette=palette),
+)
+train_dataloader = dict(
+    _delete_=True, batch_size=2, num_workers=0, sampler=sampler,
+    dataset=dict(**data, pipeline=[*load, dict(type='PackDetInputs')]),
+)
+val_dataloader = dict(
+    _delete_=True, batch_size=1, num_workers=0, sampler=in_order,
+    dataset=dict(
+        **data, test_mode=True,
+        pipeline=[load[0], dict(type='Resize', scale=(48, 48)), load[1], dict(type='PackDetInputs', meta_keys=keys)],
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = [
+    dict(type='CocoPanopticMetric', ann_file='panoptic.json', seg_prefix='panoptic'),
+    dict(type='CocoMetric', ann_file=data_root + '/shapes.json', metric=['bbox', 'segm']),
+]
+test_evaluator = val_evaluator
+kinds = dict(num_things_classes=2, num_stuff_classes=1)
+model = dict(
+    data_preprocessor=dict(batch_augments=None),
+    backbone=dict(_delete_=True, **backbone),
+    panoptic_head=dict(
+        **kinds, in_channels=[16, 32, 64], strides=[2, 4, 8], num_queries=10, num_transformer_feat_level=2,
+        pixel_decoder=dict(
+            num_outs=2, encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=dict(num_levels=2))),
+        ),
+        transformer_decoder=dict(num_layers=2), loss_cls=dict(class_weight=[1.0, 1.0, 1.0, 0.1]),
+    ),
+    panoptic_fusion_head=kinds,
+    train_cfg=dict(num_points=256),
+    test_cfg=dict(max_per_image=10, object_mask_thr=0.0),
+)
+param_scheduler = dict(end=2, milestones=[1])
+train_cfg = dict(max_iters=2, val_interval=1, dynamic_intervals=[(2, 2)])
+"""
+)
+CONFIGS = {'detection': DETECTION, 'segmentation': SEGMENTATION, 'panoptic': PANOPTIC}
 
 
 def draw(number: int, generator: np.random.Generator) -> tuple[Image.Image, list[tuple[int, Image.Image]]]:
@@ -166,28 +215,50 @@ def draw(number: int, generator: np.random.Generator) -> tuple[Image.Image, list
 
 @pytest.fixture(scope='session')
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with images/, segments/ (0 is the ground) and shapes.json, COCO annotations of twelve images."""
+    """A folder with twelve images/, and what is in them.
+
+    segments/ and panoptic/ (0 and 1 are the ground), shapes.json and panoptic.json, COCO annotations of both kinds.
+    """
     folder, generator = tmp_path_factory.mktemp('shapes'), np.random.default_rng(0)
     images, annotations = [], []
-    for name in ('images', 'segments'):
+    panoptic: list[dict] = []
+    for name in ('images', 'segments', 'panoptic'):
         (folder / name).mkdir()
     for number in range(12):
         picture, found = draw(number, generator)
         file, segments = f'{number}.png', np.zeros(picture.size[::-1], np.uint8)
+        numbers, kinds = np.ones_like(segments), [3]
         picture.save(folder / 'images' / file)
         images.append({'id': number, 'file_name': file, 'width': picture.width, 'height': picture.height})
         for kind, mask in found:
             pixels = np.asarray(mask, np.uint8)
             segments[pixels > 0] = kind + 1
+            kinds.append(kind + 1)
+            numbers[pixels > 0] = len(kinds)
             code = rle.encode(np.asfortranarray(pixels))
             annotation = {'id': len(annotations) + 1, 'image_id': number, 'category_id': kind + 1, 'iscrowd': 0}
             annotation |= {'bbox': rle.toBbox(code).tolist(), 'area': int(pixels.sum())}
             annotations.append(annotation | {'segmentation': code | {'counts': code['counts'].decode()}})
         Image.fromarray(segments).save(folder / 'segments' / file)
+        Image.merge('RGB', [Image.fromarray(plane) for plane in (numbers, 0 * numbers, 0 * numbers)]).save(
+            folder / 'panoptic' / file
+        )
+        found_segments = [segment_of(numbers == i, i, kind) for i, kind in enumerate(kinds, 1)]
+        panoptic.append({'image_id': number, 'file_name': file, 'segments_info': found_segments})
     categories = [{'id': i, 'name': name} for i, name in enumerate(KINDS, 1)]
     content = {'images': images, 'annotations': annotations, 'categories': categories}
     (folder / 'shapes.json').write_text(json.dumps(content))
+    categories = [{'id': i, 'name': name, 'isthing': int(i < 3)} for i, name in enumerate((*KINDS, 'ground'), 1)]
+    content = {'images': images, 'annotations': panoptic, 'categories': categories}
+    (folder / 'panoptic.json').write_text(json.dumps(content))
     return folder
+
+
+def segment_of(mask: np.ndarray, number: int, category: int) -> dict:
+    """The entry of a segment in panoptic annotations."""
+    code = rle.encode(np.asfortranarray(mask, np.uint8))
+    entry = {'id': number, 'category_id': category, 'iscrowd': 0}
+    return entry | {'bbox': rle.toBbox(code).tolist(), 'area': int(mask.sum())}
 
 
 def write(folder: Path, data_root: Path, task: str, lines: str = '') -> str:

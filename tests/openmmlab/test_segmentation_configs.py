@@ -1,4 +1,7 @@
-"""Config files of semantic segmentation: each builds, one of each method learns and predicts, mistakes are named."""
+"""Config files of segmentation: each builds, one of each method learns and predicts, mistakes are named.
+
+With `--all` every one learns and predicts, as it is; otherwise with one block in each stage and few channels.
+"""
 
 import functools
 from pathlib import Path
@@ -28,7 +31,7 @@ RUN = (
     'focalnet/upernet_focalnet_tiny_srf_160k.py',
     'nat/semantic_fpn_nat_pico_camvid.py',
 )
-SIZE = (97, 131)
+SIZE, ODD_SIZE = (97, 131), (257, 391)
 QUERIES = {
     'in_channels': [64, 128, 256, 512],
     'num_queries': 10,
@@ -106,35 +109,40 @@ def test_config_builds(name):
         assert {head.num_classes for head in heads if head is not None} == {len(classes)}
 
 
-def test_method_learns_and_predicts(trained):
-    segmentor = build(trained, **small(trained))
+def test_method_learns_and_predicts(trained, request):
+    whole = request.config.getoption('--all')
+    segmentor = build(trained, **({} if whole else small(trained)))
     preprocessor = segmentor.data_preprocessor
     preprocessor.size = preprocessor.batch_augments = None
     preprocessor.size_divisor = 1
-    inputs = images_of(segmentor)
+    inputs = images_of(segmentor, SIZE)
     losses, _ = segmentor.parse_losses(segmentor(**preprocessor(inputs, True), mode='loss'))
     assert losses.isfinite()
     losses.backward()
-    assert [name for name, p in segmentor.named_parameters() if p.grad is None] == []
+    learnt = {name: weight for name, weight in segmentor.named_parameters() if weight.requires_grad}
+    assert [name for name, weight in learnt.items() if weight.grad is None or not weight.grad.isfinite().all()] == []
+    segmentor.zero_grad()
     segmentor.eval()
+    size = ODD_SIZE if whole else SIZE
+    inputs = images_of(segmentor, size)
     with torch.no_grad():
         results = segmentor(**preprocessor(inputs, False), mode='predict')
     for result in results:
         if 'pred_sem_seg' in result:
-            assert result.pred_sem_seg.data.shape == (1, *SIZE)
+            assert result.pred_sem_seg.data.shape == (1, *size)
         else:
-            assert result.pred_instances.masks.shape[1:] == SIZE
-            assert 'pred_panoptic_seg' not in result or result.pred_panoptic_seg.sem_seg.shape == (1, *SIZE)
+            assert result.pred_instances.masks.shape[1:] == size
+            assert 'pred_panoptic_seg' not in result or result.pred_panoptic_seg.sem_seg.shape == (1, *size)
 
 
-def images_of(segmentor):
+def images_of(segmentor, size):
     """Two random images with random classes, or with the boxes and masks of random things."""
     if not hasattr(segmentor, 'decode_head'):
-        return demo_mm_inputs(2, [[3, *SIZE]] * 2, num_classes=80, with_mask=True, with_semantic=True)
-    samples = [SegDataSample(metainfo=dict(img_shape=SIZE, ori_shape=SIZE, pad_shape=SIZE)) for _ in range(2)]
+        return demo_mm_inputs(2, [[3, *size]] * 2, num_classes=80, with_mask=True, with_semantic=True)
+    samples = [SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size)) for _ in range(2)]
     for sample in samples:
-        sample.gt_sem_seg = PixelData(data=torch.randint(0, segmentor.decode_head.num_classes, (1, *SIZE)))
-    return {'inputs': [torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8) for _ in samples], 'data_samples': samples}
+        sample.gt_sem_seg = PixelData(data=torch.randint(0, segmentor.decode_head.num_classes, (1, *size)))
+    return {'inputs': [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in samples], 'data_samples': samples}
 
 
 @pytest.fixture

@@ -1,10 +1,13 @@
 import csv
 import json
+import math
 import shutil
 import signal
 
 import pytest
 import torch
+from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner.utils import calc_dynamic_intervals
 from safetensors import safe_open
 
 from tests.openmmlab.conftest import train
@@ -14,6 +17,7 @@ from tools import evaluate
 from tools import train as tool
 from zoo.training.hooks import saved
 from zoo.training.log import read_log
+from zoo.training.loops import ends_of_epochs
 
 
 def assert_same_run(whole, other, last):
@@ -46,11 +50,11 @@ def test_killed_detection_run_repeats_the_uninterrupted_one(trained, tmp_path):
 @pytest.mark.parametrize('start', ['iter_4.pth', 'epoch_1.pth', 'iter_8.pth'])
 def test_segmentation_by_iterations_resumes_anywhere(trained, tmp_path, start):
     path, whole = trained('segmentation')
-    assert [(line['epoch'], line['iteration']) for line in read_log(whole / 'log.jsonl')] == [(1, 6), (2, 11)]
+    assert [line['iteration'] for line in read_log(whole / 'log.jsonl')] == [6, 9, 11]
     (tmp_path / 'again').mkdir()
     shutil.copy(whole / 'log.jsonl', tmp_path / 'again')
     train(path, tmp_path / 'again', '--resume', str(whole / start))
-    assert_same_run(whole, tmp_path / 'again', 'epoch_2.pth')
+    assert_same_run(whole, tmp_path / 'again', 'epoch_3.pth')
 
 
 @pytest.mark.parametrize(
@@ -77,6 +81,40 @@ def test_run_leaves_its_record_and_evaluates_to_the_same_scores(trained, tmp_pat
         assert rows[score]['value'] == f'{last[score]:.2f}'
     assert (rows[scores[0]]['model'], rows[scores[0]]['split']) == (f'{task}_shapes', 'images')
     assert max(measured[score] for score in scores) > 0
+
+
+@pytest.mark.parametrize('task', ['detection', 'segmentation', 'panoptic'])
+def test_mixed_precision(config, tmp_path, task):
+    alone = 'val_cfg, val_dataloader, val_evaluator = None, None, None'
+    length = 'train_cfg.update(max_epochs=1)' if task == 'detection' else 'train_cfg.update(max_iters=2)'
+    folder = train(config(task, f'{alone}\n{length}'), tmp_path / 'run', '--amp')
+    history = losses(folder / 'epoch_1.pth')
+    assert len(history) > 1
+    assert all(math.isfinite(loss) for loss in history)
+    (text,) = folder.glob('*/vis_data/config.py')
+    assert "type='MixedPrecision'" in text.read_text()
+    log = next(folder.glob('*/*.log')).read_text()
+    assert log.count('SyncBN is plain BN') == (task == 'segmentation')
+
+
+@pytest.mark.parametrize(
+    ('max_iters', 'interval', 'later', 'ends'),
+    [
+        (11, 6, [], [6, 11]),
+        (4, 10, [], [4]),
+        (20, 6, [(13, 3)], [6, 12, 15, 18, 20]),
+        (17, 5, [(16, 17)], [5, 10, 17]),
+    ],
+)
+def test_validation_comes_when_mmengine_has_it(max_iters, interval, later, ends):
+    assert ends_of_epochs(max_iters, interval, later) == ends
+    loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
+    loop.dynamic_milestones, loop.dynamic_intervals = calc_dynamic_intervals(interval, later)
+    theirs = []
+    for loop._iter in range(1, max_iters + 1):
+        loop._decide_current_val_interval()
+        theirs += [loop._iter] if loop._iter % loop.val_interval == 0 or loop._iter == max_iters else []
+    assert theirs == ends
 
 
 MISTAKES = {

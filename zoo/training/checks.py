@@ -80,8 +80,10 @@ def fault_of(file: Path) -> str:
     lists = [content.get(key) if isinstance(content, dict) else None for key in ('images', 'annotations', 'categories')]
     if not all(isinstance(entries, list) for entries in lists):
         return 'images, annotations and categories are expected as lists'
-    needed = ('id', 'file_name', 'width', 'height'), ('image_id', 'category_id', 'bbox'), ('id', 'name')
-    for entries, keys in zip(lists, needed):
+    segments = [segment for entry in lists[1] or () for segment in entry.get('segments_info', ())]
+    of_object = ('id', 'category_id', 'bbox', 'area') if segments else ('image_id', 'category_id', 'bbox')
+    needed = ('id', 'file_name', 'width', 'height'), of_object, ('id', 'name')
+    for entries, keys in zip([lists[0], segments or lists[1], lists[2]], needed):
         for entry in entries or ():
             absent = [key for key in keys if key not in entry]
             if absent:

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from bisect import bisect
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class RunLog(Hook):
     def before_train_epoch(self, runner: Any) -> None:
         self.started, self.first = time.time(), runner.iter
         if self.progress:
-            total = len(runner.train_loop.dataloader)
+            total = runner.train_loop.begin(runner.epoch + 1) - runner.train_loop.begin(runner.epoch)
             self.bar = self.progress.add_task(f'epoch {runner.epoch + 1}/{runner.max_epochs}', total=total, loss='')
             self.progress.start()
 
@@ -57,7 +58,7 @@ class RunLog(Hook):
             self.progress.stop()
             self.progress.remove_task(self.bar)
         seconds = time.time() - self.started
-        iterations = len(runner.train_loop.dataloader)
+        iterations = runner.iter - runner.train_loop.begin(runner.epoch)
         history = runner.message_hub.log_scalars
         loss = torch.tensor(mean_of_last(history['train/loss'], iterations))
         all_reduce(loss, 'mean')
@@ -99,7 +100,8 @@ class RunLog(Hook):
 def validation_follows(runner: Any) -> bool:
     """Whether the epoch that has just ended is followed by a validation."""
     loop, epoch = runner.train_loop, runner.epoch + 1
-    due = epoch >= loop.val_begin and (epoch % loop.val_interval == 0 or epoch == loop.max_epochs)
+    interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, epoch + 1) - 1]
+    due = epoch >= loop.val_begin and (epoch % interval == 0 or epoch == loop.max_epochs)
     return runner.val_loop is not None and due
 
 

@@ -8,6 +8,7 @@ the state of a random generator in the checkpoint.
 import itertools
 import random
 import warnings
+from bisect import bisect, bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner.utils import calc_dynamic_intervals
 from torch.utils.data import DataLoader, Dataset
 
 # what a data loader was given beside its samples and their order
@@ -140,11 +142,15 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     def run_epoch(self) -> None:
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        done = self._iter - self._epoch * len(self.dataloader)
+        done = self._iter - self.begin(self._epoch)
         for index, batch in enumerate(self.batches(done), done):
             self.run_iter(index, batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
+
+    def begin(self, epoch: int) -> int:
+        """Iterations before the epoch of this number, the first one being 0."""
+        return epoch * len(self.dataloader)
 
     def batches(self, start: int) -> Iterable[Any]:
         """Those of this epoch, from batch number `start` on."""
@@ -159,21 +165,43 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class ResumableIterLoop(ResumableEpochLoop):
-    """The same for a schedule that counts iterations: `val_interval` of them are what hooks and records call an epoch.
+    """The same for a schedule that counts iterations: an epoch, to hooks and records, ends with each validation.
 
     Args:
         max_iters: iterations of the whole run.
         val_interval: iterations between validations.
+        val_begin: iteration before which there is no validation.
+        dynamic_intervals: (iteration, interval) pairs: from that iteration on there is another interval.
     """
 
-    def __init__(self, runner: Any, dataloader: Any, max_iters: int, val_interval: int = 1000, **kwargs: Any) -> None:
-        self.length = min(val_interval, max_iters)
-        super().__init__(runner, dataloader, max_epochs=-(-max_iters // self.length), **kwargs)
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        max_iters: int,
+        val_interval: int = 1000,
+        val_begin: int = 1,
+        dynamic_intervals: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        self.ends = ends_of_epochs(max_iters, val_interval, dynamic_intervals)
+        self.length = self.ends[0]
+        first = 1 + bisect_left(self.ends, val_begin)
+        super().__init__(runner, dataloader, max_epochs=len(self.ends), val_begin=first)
         self._max_iters = max_iters
         self.stream: Iterator[Any] | None = None
+
+    def begin(self, epoch: int) -> int:
+        return self.ends[epoch - 1] if epoch else 0
 
     def batches(self, start: int) -> Iterable[Any]:
         if self.stream is None:
             self.dataloader.batch_sampler.start = self._iter
             self.stream = iter(self.dataloader)
-        return itertools.islice(self.stream, min(len(self.dataloader) - start, self.max_iters - self._iter))
+        return itertools.islice(self.stream, self.begin(self._epoch + 1) - self._iter)
+
+
+def ends_of_epochs(max_iters: int, val_interval: int, dynamic_intervals: Sequence[tuple[int, int]]) -> list[int]:
+    """The iterations after which mmengine validates: multiples of the interval that holds there, and the last one."""
+    starts, intervals = calc_dynamic_intervals(val_interval, [tuple(pair) for pair in dynamic_intervals])
+    done = range(1, max_iters)
+    return [i for i in done if i % intervals[bisect(starts, i + 1) - 1] == 0] + [max_iters]

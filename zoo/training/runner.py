@@ -68,7 +68,11 @@ class QuietRunner(Runner):
     def build_model(self, model: Any) -> nn.Module:
         """The model; batch norms over all processes, which CPUs do not have, are plain ones without CUDA."""
         model = super().build_model(model)
-        return model if torch.cuda.is_available() else revert_sync_batchnorm(model)
+        if torch.cuda.is_available():
+            return model
+        if any(type(module).__name__ == 'SyncBatchNorm' for module in model.modules()):
+            self.logger.info('no CUDA device: SyncBN is plain BN, each process with the statistics of its own images')
+        return revert_sync_batchnorm(model)
 
     def build_evaluator(self, evaluator: Any) -> Evaluator:
         """A `QuietEvaluator` of the metrics of a config."""
@@ -102,7 +106,8 @@ def read_config(path: str, overrides: Mapping[str, Any] | None = None) -> Config
     if not Path(path).is_file():
         raise ValueError(f'there is no config file {path}')
     with mistakes_of(path):
-        config = Config.fromfile(path)
+        # every checkpoint holds the text of the config, and yapf takes a second for it
+        config = Config.fromfile(path, format_python_code=False)
         before = config.get('data_root')
         config.merge_from_dict(dict(overrides or {}))
     if before and config.data_root != before:  # as the configs of mmdet and mmseg have it, written out in many places
@@ -123,7 +128,8 @@ def read_config(path: str, overrides: Mapping[str, Any] | None = None) -> Config
                 dataset.setdefault('data_root', data_root)
         evaluator = config.get(loader.replace('dataloader', 'evaluator')) or []
         for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
-            if 'ann_file' in metric and annotation_file(dataset):
+            same = ('Panoptic' in metric['type']) == ('Panoptic' in dataset['type'])
+            if 'ann_file' in metric and annotation_file(dataset) and same:
                 metric['ann_file'] = str(annotation_file(dataset))
             if 'seg_prefix' in metric:
                 metric['seg_prefix'] = str(Path(dataset.get('data_root') or '', dataset['data_prefix']['seg']))
@@ -193,8 +199,7 @@ def adopt(config: Config) -> None:
     """Gives a config of mmdet or mmseg the loop, the checkpoints and the record of this project for mmengine's own."""
     loop, hooks = config.train_cfg, config.setdefault('default_hooks', {})
     if loop.get('type') == 'IterBasedTrainLoop':
-        interval = loop.get('val_interval', 1000)
-        config.train_cfg = dict(type='ResumableIterLoop', max_iters=loop.max_iters, val_interval=interval)
+        loop.type = 'ResumableIterLoop'
     elif loop.get('type') == 'EpochBasedTrainLoop':
         loop.type = 'ResumableEpochLoop'
     sampler = config.train_dataloader.get('sampler', {})
@@ -202,7 +207,9 @@ def adopt(config: Config) -> None:
         sampler.type = 'DefaultSampler'
     if hooks.get('checkpoint', {}).get('type', 'CheckpointHook') == 'CheckpointHook':
         kept = hooks.get('checkpoint', {}).get('max_keep_ckpts', 2)
-        hooks['checkpoint'] = dict(type='RunCheckpoints', keep=kept, best=DENSE[config.default_scope])
+        panoptic = 'Panoptic' in str(config.get('val_evaluator'))
+        best = 'coco_panoptic/PQ' if panoptic else DENSE[config.default_scope]
+        hooks['checkpoint'] = dict(type='RunCheckpoints', keep=kept, best=best)
     hooks.setdefault('log', dict(type='RunLog'))
     hooks.setdefault('export', dict(type='ExportWeights'))
 
