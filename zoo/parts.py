@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from math import isqrt, prod
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -266,6 +266,42 @@ def per_stage(value: int | Sequence[int], stages: int, name: str) -> tuple[int, 
     if len(values) != stages:
         raise ValueError(f'{name} needs one number, or one for each of the {stages} stages, got {value!r}')
     return values
+
+
+class Sampling(NamedTuple):
+    """How a block samples its map.
+
+    Args:
+        stride: positions of the map that is taken per position of the map that is given.
+        dilation_before: of the convolution that has the stride.
+        dilation: of the convolutions after it.
+        reduction: pixels per position of the map that is given.
+    """
+
+    stride: int
+    dilation_before: int
+    dilation: int
+    reduction: int
+
+    def later(self) -> Sampling:
+        """That of the blocks behind."""
+        return Sampling(1, self.dilation, self.dilation, self.reduction)
+
+
+def stage_samplings(reductions: Sequence[int], output_stride: int) -> list[Sampling]:
+    """That of the first block of every stage, with dilation in place of the strides that would exceed `output_stride`.
+
+    Args:
+        reductions: pixels per position after each stage, without a limit; the first stage has no stride.
+        output_stride: one of them.
+    """
+    if output_stride not in reductions:
+        raise ValueError(f'output_stride must be one of {list(reductions)}, got {output_stride}')
+    samplings = [Sampling(1, 1, 1, reductions[0])]
+    for reduction in reductions[1:]:
+        before, given = samplings[-1], min(reduction, output_stride)
+        samplings.append(Sampling(given // before.reduction, before.dilation, reduction // given, given))
+    return samplings
 
 
 def repeat_to_depth(pattern: int | Sequence[int], depth: int) -> tuple[int, ...]:

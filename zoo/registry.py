@@ -116,6 +116,7 @@ def _entry_point(
             name, kwargs.pop('pretrained_cfg', None), kwargs.pop('pretrained_cfg_overlay', None)
         )
         strict = kwargs.pop('pretrained_strict', True)
+        stride = None if cls.dilates else kwargs.pop('output_stride', None)
         # Features stand before these; a dense model's checkpoint has none.
         unneeded = ('norm', 'head') if kwargs.get('features_only') else ()
         keys: set[str] = set()
@@ -130,8 +131,15 @@ def _entry_point(
 
         features = dict(feature_cls='getter', out_indices=out_indices)
         model = build_model_with_cfg(build, name, False, pretrained_cfg=cfg.to_dict(), feature_cfg=features, **kwargs)
+        reductions = [info['reduction'] for info in model.feature_info]
         if not isinstance(model, Backbone):
             accept_backbone_keys(model, keys)
+            reductions = model.feature_info.reduction()
+        if stride is not None and max(reductions) > stride:
+            raise ValueError(
+                f'{name} has no output_stride {stride}: its stages are not dilated. Leave out the maps of more than '
+                f'{stride} pixels per position, or give them as they are with output_stride={max(reductions)}'
+            )
         return model
 
     entry.__name__ = entry.__qualname__ = name

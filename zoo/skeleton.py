@@ -85,6 +85,8 @@ class Backbone(nn.Module):
     """Key pattern -> how a tensor of another size becomes one of ours."""
     no_decay: ClassVar[tuple[str, ...]] = ()
     """Last parts of the names of parameters without weight decay, beyond biases and norms."""
+    dilates: ClassVar[bool] = False
+    """The constructor takes an `output_stride` finer than the family's own."""
     first_conv: ClassVar[str] = 'stem.conv'
     """Module that takes the image."""
 

@@ -63,8 +63,18 @@ def test_a_family_of_two_classes_has_one_set_of_configurations():
     assert timm.create_model('coordatt_mobilenetv2', device='meta').key_rules == family.COORDINATE_KEY_RULES
 
 
+def test_an_output_stride_that_no_map_exceeds_is_granted_and_any_other_refused():
+    stages = timm.create_model('nat_mini', features_only=True, output_stride=16, out_indices=(0, 1, 2), device='meta')
+    assert stages.feature_info.reduction() == [4, 8, 16]
+    timm.create_model('nat_mini', output_stride=32, device='meta')
+    for features_only in (False, True):
+        with pytest.raises(ValueError, match='nat_mini has no output_stride 16'):
+            timm.create_model('nat_mini', features_only=features_only, output_stride=16, device='meta')
+
+
 def test_importing_the_zoo_stays_light():
     heavy = {'mmengine', 'mmcv', 'matplotlib', 'rich', 'tensorboard', 'sklearn', 'skimage', 'onnx', 'natten'}
+    heavy |= {'transformers', 'segmentation_models_pytorch'}
     code = 'import sys, timm; before = set(sys.modules); import zoo; print(*set(sys.modules) - before)'
     loaded = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
     assert 'zoo.families.nat' in loaded

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ops.gate.coordinate import CoordinateAttention
 from ops.gate.eca import EfficientChannelAttention
 from ops.gate.triplet import TripletAttention
+from zoo.parts import Sampling, stage_samplings
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone, KeyRules
 
@@ -112,7 +113,7 @@ class InvertedResidual(nn.Module):
     Args:
         dim: channels C.
         out_dim: channels D.
-        stride: H over H', in positions.
+        sampling: H over H' is its stride, in positions.
         expansion: channels of the inner map over C.
         inner_gate: channels -> the gate on the inner map, where there is an expansion.
         gate: channels -> the gate after the projection.
@@ -123,7 +124,7 @@ class InvertedResidual(nn.Module):
         self,
         dim: int,
         out_dim: int,
-        stride: int,
+        sampling: Sampling,
         expansion: int,
         inner_gate: Gate,
         gate: Gate,
@@ -133,12 +134,20 @@ class InvertedResidual(nn.Module):
         hidden = expansion * dim
         expands = expansion > 1
         self.expand = ConvNormAct(dim, hidden, 1, act_layer=nn.ReLU6) if expands else nn.Identity()
-        self.depthwise = ConvNormAct(hidden, hidden, 3, stride, groups=hidden, act_layer=nn.ReLU6)
+        self.depthwise = ConvNormAct(
+            hidden,
+            hidden,
+            3,
+            sampling.stride,
+            dilation=sampling.dilation_before,
+            groups=hidden,
+            act_layer=nn.ReLU6,
+        )
         self.inner_gate = inner_gate(hidden) if expands else nn.Identity()
         self.project = ConvNormAct(hidden, out_dim, 1, apply_act=False)
         self.gate = gate(out_dim)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.has_skip = stride == 1 and dim == out_dim
+        self.has_skip = sampling.stride == 1 and dim == out_dim
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.gate(self.project(self.inner_gate(self.depthwise(self.expand(x)))))
@@ -151,20 +160,30 @@ class GatedMobileNetV2(HierarchicalBackbone):
     Args:
         gate: channels -> the gate of a block after its projection.
         inner_gate: channels -> the gate of a block on its expanded map.
+        output_stride: the most pixels per position; stages that would be coarser dilate their convolutions instead.
         in_chans: channels of the image.
         common: the arguments of `HierarchicalBackbone` and `Backbone`.
     """
 
+    dilates = True
+
     def __init__(
-        self, *, gate: Gate = nn.Identity, inner_gate: Gate = nn.Identity, in_chans: int = 3, **common: Any
+        self,
+        *,
+        gate: Gate = nn.Identity,
+        inner_gate: Gate = nn.Identity,
+        output_stride: int = 32,
+        in_chans: int = 3,
+        **common: Any,
     ) -> None:
         ends = [sum(DEPTHS[: i + 1]) - 1 for i in range(len(DEPTHS))]
+        samplings = stage_samplings((2, 4, 8, 16, 32), output_stride)
 
         def block(stage: int, index: int, drop_path: float) -> nn.Module:
             place = sum(DEPTHS[:stage]) + index
             dim = WIDTHS[place - 1] if place else STEM_WIDTH
-            stride = 2 if stage and not index else 1
-            return InvertedResidual(dim, WIDTHS[place], stride, 6 if place else 1, inner_gate, gate, drop_path)
+            sampling = samplings[stage] if not index else samplings[stage].later()
+            return InvertedResidual(dim, WIDTHS[place], sampling, 6 if place else 1, inner_gate, gate, drop_path)
 
         super().__init__(
             depths=DEPTHS,
@@ -174,7 +193,7 @@ class GatedMobileNetV2(HierarchicalBackbone):
             block=block,
             norm=ConvNormAct(WIDTHS[-1], NUM_FEATURES, 1, act_layer=nn.ReLU6),
             num_features=NUM_FEATURES,
-            reductions=(2, 4, 8, 16, 32),
+            reductions=[sampling.reduction for sampling in samplings],
             channels_last=False,
             in_chans=in_chans,
             init=init_weights,

@@ -32,7 +32,7 @@ from ops.gate.ela import EfficientLocalAttention
 from ops.gate.pkcam import PKCAM
 from ops.gate.se import SqueezeExcitation
 from ops.gate.triplet import TripletAttention
-from zoo.parts import in_block
+from zoo.parts import Sampling, in_block, stage_samplings
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone, KeyRules, Stage
 
@@ -41,26 +41,30 @@ Gate = Callable[[int], nn.Module]
 """Channels -> a module that keeps (B, channels, H, W)."""
 
 
-def basic(dim: int, width: int, stride: int) -> nn.Sequential:
+def basic(dim: int, width: int, sampling: Sampling) -> nn.Sequential:
     """(B, dim, H, W) -> (B, width, H / stride, W / stride): two convolutions of 3 x 3."""
     return nn.Sequential(
-        ConvNormAct(dim, width, 3, stride),
-        ConvNormAct(width, width, 3, apply_act=False),
+        ConvNormAct(dim, width, 3, sampling.stride, dilation=sampling.dilation_before),
+        ConvNormAct(width, width, 3, dilation=sampling.dilation, apply_act=False),
     )
 
 
-def bottleneck(dim: int, width: int, stride: int, first_stride: int = 1) -> nn.Sequential:
+def bottleneck(dim: int, width: int, sampling: Sampling) -> nn.Sequential:
     """(B, dim, H, W) -> (B, 4 * width, H / stride, W / stride): convolutions of 1 x 1, 3 x 3 and 1 x 1."""
     return nn.Sequential(
-        ConvNormAct(dim, width, 1, first_stride),
-        ConvNormAct(width, width, 3, stride),
+        ConvNormAct(dim, width, 1),
+        ConvNormAct(width, width, 3, sampling.stride, dilation=sampling.dilation_before),
         ConvNormAct(width, 4 * width, 1, apply_act=False),
     )
 
 
-def caffe_bottleneck(dim: int, width: int, stride: int) -> nn.Sequential:
+def caffe_bottleneck(dim: int, width: int, sampling: Sampling) -> nn.Sequential:
     """`bottleneck` with the stride in the first convolution."""
-    return bottleneck(dim, width, 1, first_stride=stride)
+    return nn.Sequential(
+        ConvNormAct(dim, width, 1, sampling.stride),
+        ConvNormAct(width, width, 3, dilation=sampling.dilation),
+        ConvNormAct(width, 4 * width, 1, apply_act=False),
+    )
 
 
 def eca(*kernel_sizes: int) -> tuple[Gate, ...]:
@@ -173,26 +177,29 @@ class GatedResNet(HierarchicalBackbone):
 
     Args:
         depths: blocks per stage.
-        body: channels, width and stride -> the convolutions of a block, of `expansion * width` channels at the end.
+        body: channels, width, sampling -> the convolutions of a block, of `expansion * width` channels at the end.
         expansion: channels of a block over its width.
         gate: channels -> the gate of a block; one for all stages or one per stage.
         stage_gate: channels -> the gate after each stage but the last.
         pool: what follows the first convolution.
+        output_stride: the most pixels per position; stages that would be coarser dilate their convolutions instead.
         in_chans: channels of the image.
         common: the arguments of `HierarchicalBackbone` and `Backbone`.
     """
 
+    dilates = True
     block: ClassVar[type[ResidualBlock]] = ResidualBlock
 
     def __init__(
         self,
         *,
         depths: Sequence[int],
-        body: Callable[[int, int, int], nn.Module],
+        body: Callable[[int, int, Sampling], nn.Module],
         expansion: int = 1,
         gate: Gate | Sequence[Gate] = nn.Identity,
         stage_gate: Gate | None = None,
         pool: Callable[[], nn.Module] = POOL,
+        output_stride: int = 32,
         in_chans: int = 3,
         **common: Any,
     ) -> None:
@@ -200,14 +207,15 @@ class GatedResNet(HierarchicalBackbone):
         dims = [expansion * width for width in widths]
         before = [STEM_WIDTH, *dims]
         gates = gate if isinstance(gate, Sequence) else [gate] * len(depths)
+        samplings = stage_samplings([4 * 2**i for i in range(len(depths))], output_stride)
 
         def block(stage: int, index: int, drop_path: float) -> nn.Module:
-            stride = 2 if stage and not index else 1
+            sampling = samplings[stage] if not index else samplings[stage].later()
             dim, out_dim = dims[stage] if index else before[stage], dims[stage]
             shortcut: nn.Module = nn.Identity()
-            if stride != 1 or dim != out_dim:
-                shortcut = ConvNormAct(dim, out_dim, 1, stride, apply_act=False)
-            return self.block(body(dim, widths[stage], stride), gates[stage](out_dim), shortcut, drop_path)
+            if sampling.stride != 1 or dim != out_dim:
+                shortcut = ConvNormAct(dim, out_dim, 1, sampling.stride, apply_act=False)
+            return self.block(body(dim, widths[stage], sampling), gates[stage](out_dim), shortcut, drop_path)
 
         stem = OrderedDict(
             conv=nn.Conv2d(in_chans, STEM_WIDTH, 7, 2, 3, bias=False),
@@ -223,6 +231,7 @@ class GatedResNet(HierarchicalBackbone):
             block=block,
             tail=lambda stage: stage_gate(dims[stage]) if stage_gate and stage < len(depths) - 1 else None,
             norm=nn.Identity(),
+            reductions=[sampling.reduction for sampling in samplings],
             channels_last=False,
             in_chans=in_chans,
             init=init_weights,

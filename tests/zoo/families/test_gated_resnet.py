@@ -155,3 +155,35 @@ def test_compiles_without_a_graph_break_and_exports_with_a_free_batch(name):
     with torch.no_grad():
         torch.testing.assert_close(program.module()(x[:1]), model(x[:1]))
         torch.testing.assert_close(compiled(x), model(x))
+
+
+@pytest.mark.parametrize('name', ['eca_resnet18', 'triplet_resnet50', 'zoo_legacy_seresnet50', 'eca_mobilenetv2'])
+@pytest.mark.parametrize('output_stride', [8, 16])
+def test_dilated_maps_hold_those_of_strides(name, output_stride):
+    # Gates look at the whole map, which dilation makes finer.
+    options = dict(features_only=True, gate=torch.nn.Identity)
+    plain = lively(timm.create_model(name, **options)).eval()
+    dilated = timm.create_model(name, output_stride=output_stride, **options).eval()
+    dilated.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 3, 65, 98)
+    before, after = plain.feature_info.reduction(), dilated.feature_info.reduction()
+    assert after == [min(reduction, output_stride) for reduction in before]
+    with torch.no_grad():
+        for expected, given, step in zip(plain(x), dilated(x), [b // a for a, b in zip(after, before)], strict=True):
+            torch.testing.assert_close(given[:, :, ::step, ::step], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_dilation_is_that_of_timm():
+    options = dict(features_only=True, output_stride=8)
+    ours = timm.create_model('eca_resnet18', gate=torch.nn.Identity, **options).eval()
+    theirs = timm.create_model('resnet18', out_indices=(1, 2, 3, 4), **options).eval()
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    x = torch.randn(1, 3, 65, 98)
+    with torch.no_grad():
+        for given, expected in zip(ours(x), theirs(x), strict=True):
+            torch.testing.assert_close(given, expected)
+
+
+def test_an_output_stride_between_two_stages_is_refused():
+    with pytest.raises(ValueError, match=r'output_stride must be one of \[4, 8, 16, 32\], got 12'):
+        timm.create_model('eca_resnet18', output_stride=12, device='meta')
