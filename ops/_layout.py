@@ -5,6 +5,7 @@ Letters: B batch, H W height and width of the map, h w of a window, C channels.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,10 +22,18 @@ def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
     return sides
 
 
+def missing(length: int, size: int) -> int:
+    """How many positions `length` lacks to be a multiple of `size`."""
+    # Not -length % size: torch.compile simplifies quotients, and knows no remainder of a negative number.
+    return -(-length // size) * size - length
+
+
 def pad_to_multiple(x: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, H, W, C) -> (B, H', W', C): zeros at the bottom and right until both sides are multiples of `size`."""
-    bottom, right = -x.shape[1] % size[0], -x.shape[2] % size[1]
-    return F.pad(x, (0, 0, 0, right, 0, bottom)) if bottom or right else x
+    bottom, right = missing(x.shape[1], size[0]), missing(x.shape[2], size[1])
+    # No choice in a compiled graph, which is to serve maps that fit and maps that do not.
+    wanted = torch.compiler.is_dynamo_compiling() or bottom or right
+    return F.pad(x, (0, 0, 0, right, 0, bottom)) if wanted else x
 
 
 def to_windows(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -18,6 +18,7 @@ from timm.layers import DropPath, LayerNorm2d, LayerScale, Mlp
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
+from ops._layout import missing
 from ops.conv.focal_modulation import FocalModulation, resize_kernel, resize_levels
 from ops.window.neighborhood import NeighborhoodAttention2D
 from ops.window.relative_attention import resize_table
@@ -133,7 +134,7 @@ class PaddedPatchConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         # Neither a branch nor `super()`, for the sake of torch.fx and TorchScript.
-        bottom, right = -x.shape[2] % self.patch_size, -x.shape[3] % self.patch_size
+        bottom, right = missing(x.shape[2], self.patch_size), missing(x.shape[3], self.patch_size)
         return self._conv_forward(F.pad(x, (0, right, 0, bottom)), self.weight, self.bias)
 
 
@@ -146,7 +147,7 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)).permute(0, 2, 3, 1)
+        x = F.pad(x, (0, missing(x.shape[3], 2), 0, missing(x.shape[2], 2))).permute(0, 2, 3, 1)
         # Swin's order of the corners: the row offset runs first.
         x = torch.cat([x[:, ::2, ::2], x[:, 1::2, ::2], x[:, ::2, 1::2], x[:, 1::2, 1::2]], dim=-1)
         return self.reduction(self.norm(x)).permute(0, 3, 1, 2)

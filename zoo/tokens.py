@@ -34,7 +34,7 @@ def tokens_to_map(state: Tensor | Tokens) -> Tensor:
     if not isinstance(state, Tokens):
         return state
     x, (height, width) = state
-    return x[:, x.shape[1] - height * width :].transpose(1, 2).unflatten(2, (height, width))
+    return x[:, x.shape[1] - height * width :].unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
 @register_notrace_function

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops._layout import missing
 from ops.gate.se import SqueezeExcitation
 
 
@@ -32,10 +33,11 @@ class SameConv2d(nn.Conv2d):
         left, right = same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
         if (top, left) == (bottom, right):
             padding = (top, left)
-        elif torch.is_grad_enabled():
+        elif torch.is_grad_enabled() or torch.compiler.is_exporting():
             x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
         else:
-            # A zero in front of the kernel spares the copy of the map; its backward pass would be slower than that.
+            # A zero in front of the kernel spares the copy of the map; its backward pass would be slower than that,
+            # and onnxruntime takes a padded kernel for a padded map.
             weight, padding = F.pad(weight, (right - left, 0, bottom - top, 0)), (bottom, right)
         return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
@@ -48,7 +50,7 @@ class SameAvgPool2d(nn.Module):
         self.kernel_size = kernel_size
 
     def forward(self, x: Tensor) -> Tensor:
-        bottom, right = -x.shape[2] % self.kernel_size, -x.shape[3] % self.kernel_size
+        bottom, right = missing(x.shape[2], self.kernel_size), missing(x.shape[3], self.kernel_size)
         return F.avg_pool2d(F.pad(x, (0, right, 0, bottom)) if bottom or right else x, self.kernel_size)
 
     def extra_repr(self) -> str:

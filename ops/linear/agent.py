@@ -185,18 +185,20 @@ class AgentCore(nn.Module):
         ac, ca = (self.ac_bias[0], self.ca_bias[0].mT) if prefix else (None, None)
         agent_bias = self.bias(self.an_bias, self.ah_bias[0, ..., 0], self.aw_bias[0, :, :, 0], ac, kv_grid)
         query_bias = self.bias(self.na_bias, self.ha_bias[0, :, :, 0].mT, self.wa_bias[0, :, 0].mT, ca, grid).mT
-        agents = F.adaptive_avg_pool2d(q[:, prefix:].transpose(1, 2).unflatten(2, grid), self.agent_shape)
+        # Rows and columns are told apart before channels move: else a compiler mistakes the strides of a single image.
+        queries = q[:, prefix:].unflatten(1, grid).permute(0, 3, 1, 2)
+        agents = F.adaptive_avg_pool2d(queries, self.agent_shape).flatten(2).transpose(1, 2)
         x = agent_attention(
             q.unflatten(2, heads).transpose(1, 2),
             k.unflatten(2, heads).transpose(1, 2),
             v.unflatten(2, heads).transpose(1, 2),
-            agents.flatten(2).unflatten(1, heads).transpose(2, 3),
+            agents.unflatten(2, heads).transpose(1, 2),
             agent_bias.to(q.dtype),
             query_bias.to(q.dtype),
             self.scale,
             self.attn_drop if self.training else 0.0,
         )
-        values = resize_plane(v[:, prefix:].transpose(1, 2).unflatten(2, kv_grid), grid)
+        values = resize_plane(v[:, prefix:].unflatten(1, kv_grid).permute(0, 3, 1, 2), grid)
         return x.transpose(1, 2).flatten(2) + F.pad(self.dwc(values).flatten(2).transpose(1, 2), (0, 0, prefix, 0))
 
     def extra_repr(self) -> str:

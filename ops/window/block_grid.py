@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._layout import from_windows, pad_to_multiple, pair, to_windows
+from ops._layout import from_windows, missing, pad_to_multiple, pair, to_windows
 from ops.window.relative_attention import biased_attention, relative_bias
 
 
@@ -85,7 +85,7 @@ class _PartitionAttention(nn.Module):
     def bias(self, x: Tensor) -> Tensor | None:
         """What is added to the scores of the windows of (B, H, W, C): (1, N, L, L), (B * windows, N or 1, L, L)."""
         bias = None if self.rpb is None else relative_bias(self.rpb)[None]
-        bottom, right = -x.shape[1] % self.partition_size[0], -x.shape[2] % self.partition_size[1]
+        bottom, right = (missing(length, side) for length, side in zip(x.shape[1:3], self.partition_size))
         if not (self.mask_padding and (bottom or right)):
             return bias
         outside = F.pad(x.new_zeros(1, *x.shape[1:3], 1), (0, 0, 0, right, 0, bottom), value=-inf)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._layout import from_windows, to_windows
+from ops._layout import from_windows, missing, to_windows
 
 Stripe = tuple[int | None, int | None]
 """Height and width of a stripe in positions, None for the side of the map."""
@@ -24,8 +24,8 @@ def to_stripes(x: Tensor, stripe: tuple[int, int]) -> Tensor:
 
     The zeros are shared between the two sides of an axis; an odd one lies at the end.
     """
-    bottom, right = -x.shape[1] % stripe[0], -x.shape[2] % stripe[1]
-    if bottom or right:
+    bottom, right = missing(x.shape[1], stripe[0]), missing(x.shape[2], stripe[1])
+    if torch.compiler.is_dynamo_compiling() or bottom or right:  # as in `pad_to_multiple`
         x = F.pad(x, (0, 0, right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
     return to_windows(x, stripe)
 
@@ -33,7 +33,7 @@ def to_stripes(x: Tensor, stripe: tuple[int, int]) -> Tensor:
 def from_stripes(stripes: Tensor, stripe: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """The inverse of `to_stripes` for a map of `size` (H, W); what lies on the zeros is left out."""
     (h, w), (H, W) = stripe, size
-    bottom, right = -H % h, -W % w
+    bottom, right = missing(H, h), missing(W, w)
     x = from_windows(stripes, stripe, (H + bottom, W + right))
     return x[:, bottom // 2 : bottom // 2 + H, right // 2 : right // 2 + W]
 

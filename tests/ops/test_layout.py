@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
-from ops._layout import from_windows, pad_to_multiple, pair, to_windows
+from ops._layout import from_windows, missing, pad_to_multiple, pair, to_windows
 
 
 def test_windows_are_read_row_by_row_and_put_back():
@@ -26,6 +27,19 @@ def test_padding_is_zero_at_the_bottom_and_right():
     assert torch.equal(padded[:, :3, :4], x)
     assert padded.sum() == x.sum()
     assert pad_to_multiple(x, (3, 2)) is x
+
+
+def test_padding_compiled_once_serves_maps_that_fit_and_maps_that_do_not():
+    counter = CompileCounter()
+    compiled = torch.compile(pad_to_multiple, backend=counter, fullgraph=True, dynamic=True)
+    for size in ((4, 6), (5, 7), (4, 7), (7, 6)):
+        x = torch.randn(2, *size, 3)
+        assert torch.equal(compiled(x, (2, 3)), pad_to_multiple(x, (2, 3)))
+    assert counter.frame_count == 1
+
+
+def test_what_is_missing_to_a_multiple():
+    assert [missing(length, 3) for length in range(1, 8)] == [2, 1, 0, 2, 1, 0, 2]
 
 
 def test_one_or_two_numbers():

@@ -7,6 +7,7 @@ import timm
 import torch
 
 import checkpoints
+from ops import MBConv
 from tools import _console, export
 
 
@@ -35,6 +36,15 @@ def test_onnx_takes_any_batch_and_equals_eager(weights, tmp_path, capsys):
     assert stored.opset_import[0].version == 18
     assert json.loads({p.key: p.value for p in stored.metadata_props}['input_size']) == [3, 24, 24]
     assert [path.name for path in tmp_path.iterdir()] == ['a.onnx']
+
+
+def test_onnx_of_a_strided_convolution_whose_padding_is_uneven(tmp_path):
+    # As many weights as the exporter leaves to the runtime.
+    model, images = MBConv(8, 256, stride=2).eval(), torch.randn(1, 8, 8, 8)
+    (kind,) = [kind for kind in export.FORMATS if kind.name == 'onnx']
+    plan = export.Plan(model, images, False, None, {})
+    export.write(kind, plan, tmp_path / 'a.onnx')
+    assert export.largest_error(plan, kind.read(tmp_path / 'a.onnx'), [1]) < 1e-5
 
 
 def test_torch_export_takes_any_batch(weights, tmp_path):

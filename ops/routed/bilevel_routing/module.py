@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._layout import from_windows, pad_to_multiple, pair, to_windows
+from ops._layout import from_windows, missing, pad_to_multiple, pair, to_windows
 from ops.routed.bilevel_routing.dense import local_enhancement
 from ops.routed.bilevel_routing.functional import BACKENDS, attend_everywhere, find_routes, routed_attention
 
@@ -29,7 +29,7 @@ ADAPTIVE_POOLS: dict[str, Callable[..., Tensor]] = {
 
 def round_up(sides: Sides, multiple: Sides) -> Sides:
     """The next multiples of `multiple`."""
-    return sides[0] + -sides[0] % multiple[0], sides[1] + -sides[1] % multiple[1]
+    return sides[0] + missing(sides[0], multiple[0]), sides[1] + missing(sides[1], multiple[1])
 
 
 def to_map(x: Tensor, size: Sides, grid: Sides) -> Tensor:

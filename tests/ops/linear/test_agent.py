@@ -111,6 +111,13 @@ def test_tokens_of_a_map_are_the_map():
     assert_near(module(x.flatten(1, 2), (4, 6)), module(x).flatten(1, 2))
 
 
+def test_one_image_compiled_for_inference_is_as_in_eager_mode():
+    module, tokens = AgentAttention(16, 2, 14, agent_num=4, prefix_tokens=1).eval(), torch.randn(1, 1 + 14 * 14, 16)
+    compiled = torch.compile(module, fullgraph=True, backend='aot_eager')
+    with torch.no_grad():
+        assert_near(compiled(tokens, (14, 14)), module(tokens, (14, 14)))
+
+
 def test_without_reduction_only_the_projections_differ():
     plain, reduced = AgentAttention(8, 2, 6, agent_num=9), ReducedAgentAttention(8, 2, 1, 6, agent_num=9)
     state = plain.state_dict()

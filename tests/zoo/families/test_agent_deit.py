@@ -21,6 +21,16 @@ def test_the_base_size_has_agents_in_its_first_blocks_alone():
     assert {stage.blocks[0].mixer.core.agent_num for stage in model.stages[:4]} == {81}
 
 
+def test_compiles_for_any_size_once_a_second_one_is_seen():
+    model = tiny(depth=1)
+    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+    with torch.no_grad():
+        for size in ((96, 96), (128, 100), (160, 200)):
+            x = torch.randn(1, 3, *size)
+            with torch.compiler.set_stance('fail_on_recompile' if size[0] == 160 else 'default'):
+                torch.testing.assert_close(compiled(x), model(x))
+
+
 @pytest.mark.parametrize('size', [(256, 256), (160, 288)], ids=str)
 def test_weights_of_another_image_size_are_resized_as_the_authors_do(size):
     model = tiny()
