@@ -155,8 +155,12 @@ def test_groups_are_ordered_by_depth_and_bias_tables_do_not_decay(name):
     assert {key for key in names if key.endswith('rpb')} <= model.no_weight_decay() <= names
 
 
+# Which regions attend to each other jumps with the rounding: here all do.
+CONTINUOUS = dict.fromkeys(('biformer', 'biformer_stl'), dict(topks=(-1, -1, -1, None)))
+
+
 def test_runs_in_bfloat16_like_in_float32(name):
-    model = lively(timm.create_model(name, num_classes=9)).eval()
+    model = lively(timm.create_model(name, num_classes=9, **CONTINUOUS.get(zoo.family_of(name), {}))).eval()
     x = images(64, 64)
     with torch.no_grad():
         exact = model(x)
