@@ -43,9 +43,10 @@ def print_targets(records: Sequence[Record]) -> None:
         for target in filter(None, record['target'].split('; ')):
             column = target.split()[0]
             verdict = 'reached' if column not in missed else 'missed' if record[column] else 'not measured'
-            lines.append((*about, record[column], target, verdict))
+            figure = digits(float(record[column])) if record[column] else '-'
+            lines.append((*about, figure, target, verdict))
         if record['value'] and not record['target']:
-            lines.append((*about, record['value'], '', ''))
+            lines.append((*about, digits(float(record['value'])), '', ''))
     if lines:
         print()
         _console.print_table(('case', 'mode', 'candidate', 'figure', 'target', 'verdict'), lines)
@@ -55,5 +56,8 @@ def print_targets(records: Sequence[Record]) -> None:
 
 
 def digits(value: float | None, factor: float = 1.0) -> str:
-    """Three digits, '-' for None."""
-    return '-' if value is None else f'{value * factor:.3g}'
+    """Three digits or all before the point, without an exponent as far as it goes; '-' for None."""
+    if value is None:
+        return '-'
+    value *= factor
+    return f'{value:.0f}' if abs(value) >= 100 else f'{value:.3g}'

@@ -8,7 +8,7 @@ import torch
 from zoo.benchmark.floor import floor_seconds, machine_rates, moved_bytes
 from zoo.benchmark.memory import held_memory, peak_memory
 from zoo.benchmark.rows import Row, Target
-from zoo.benchmark.timing import Rounds, Spread, interleave, ratio
+from zoo.benchmark.timing import Rounds, Spread, Task, interleave, ratio
 from zoo.benchmark.work import FORWARD, TRAINING, Setting, Work
 
 CANNOT = (RuntimeError, ValueError, NotImplementedError, TypeError, AssertionError)
@@ -66,7 +66,11 @@ class Case:
 
 def measure(case: Case, rounds: Rounds) -> list[Row]:
     """The rows of a case. A candidate that cannot run has its reason in `note` and no figures."""
-    rows, works, tasks = case.rows(), {}, {}
+    if case.setting.compiled:
+        torch._dynamo.reset()  # what was compiled for other shapes would make this one dynamic, or leave it eager
+    rows = case.rows()
+    works: dict[str, Work] = {}
+    tasks: dict[str, Task] = {}
     for name, make in case.candidates.items():
         try:
             work = make()
@@ -79,7 +83,7 @@ def measure(case: Case, rounds: Rounds) -> list[Row]:
     if tasks:
         fill_times(rows, interleave(tasks, case.setting.torch_device, rounds))
     for name, work in works.items():
-        fill_memory(rows[name], work, case.setting.torch_device)
+        fill_memory(rows[name], work, tasks[name], case.setting.torch_device)
         fill_floor(rows[name], work, case.setting)
     for name, row in rows.items():
         other = rows.get(case.memory_baseline or row.baseline)
@@ -101,9 +105,9 @@ def fill_times(rows: Mapping[str, Row], samples: Mapping[str, Sequence[float]]) 
             row.ratio, row.ratio_low, row.ratio_high = relative.median, relative.low, relative.high
 
 
-def fill_memory(row: Row, work: Work, device: torch.device) -> None:
+def fill_memory(row: Row, work: Work, task: Task, device: torch.device) -> None:
     """Bytes of the call, and of what training holds after the forward pass."""
-    row.peak_bytes = peak_memory(work.task(row.mode), device)
+    row.peak_bytes = peak_memory(task, device)
     row.memory_inputs = row.peak_bytes / work.input_bytes
     if row.mode == TRAINING:
         row.held_bytes = held_memory(work.run, device)

@@ -12,8 +12,7 @@ from zoo.benchmark.timing import Task, drain
 
 
 def peak_memory(task: Task, device: torch.device) -> int:
-    """Bytes a second call of the task holds at most beyond what was allocated before it."""
-    task()
+    """Bytes a call of the task holds at most beyond what was allocated before it, as are caches after a first call."""
     if device.type == 'cuda':
         drain(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -25,8 +24,7 @@ def peak_memory(task: Task, device: torch.device) -> int:
 
 
 def held_memory(task: Task, device: torch.device) -> int:
-    """Bytes still allocated when a second call of the task has returned: its result and what autograd keeps for it."""
-    task()
+    """Bytes still allocated when a call of the task has returned: its result and what autograd keeps for it."""
     kept: list[object] = []
     if device.type == 'cuda':
         before = torch.cuda.memory_allocated(device)

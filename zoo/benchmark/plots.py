@@ -74,7 +74,7 @@ def draw_accuracy(records: Sequence[Record], title: str = '') -> Figure:
     quiet(axes)
     caption(axes, 'Top-1 accuracy on ImageNet as the papers quote it, %')
     axes.set_xlabel('images per second', fontsize=8.5, color=MUTED)
-    axes.set_xscale('log')
+    axes.margins(x=0.2, y=0.1)
     for record in records:
         if top1 := quoted_accuracy(record):
             x = float(record['per_second'])
