@@ -109,7 +109,10 @@ def test_learns_and_predicts(trained, request):
     losses.backward()
     assert all(value.isfinite() for value in logs.values())
     learnt = {name: weight for name, weight in detector.named_parameters() if weight.requires_grad}
-    assert [name for name, weight in learnt.items() if weight.grad is None or not weight.grad.isfinite().all()] == []
+    unused = [name for name, weight in learnt.items() if weight.grad is None]
+    # BiFormer's RetinaNet: FPN starts at the second map
+    assert not unused or (config.get('find_unused_parameters') and all('out_norms.0' in name for name in unused))
+    assert all(weight.grad.isfinite().all() for name, weight in learnt.items() if name not in unused)
     detector.zero_grad()
     detector.eval()
     sizes = ODD_SIZES if whole else SIZES

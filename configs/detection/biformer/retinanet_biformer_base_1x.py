@@ -4,3 +4,4 @@ model = dict(
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
 optim_wrapper = dict(type='MixedPrecision', dtype='float16')
+find_unused_parameters = True  # the first output norm: RetinaNet starts at the second map

@@ -4,3 +4,4 @@ model = dict(
     neck=dict(in_channels=[64, 128, 256, 512]),
 )
 optim_wrapper = dict(type='MixedPrecision', dtype='float16')
+find_unused_parameters = True  # the first output norm: RetinaNet starts at the second map
