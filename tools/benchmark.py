@@ -85,6 +85,7 @@ def benchmark(args: argparse.Namespace, argv: Sequence[str]) -> None:
         results = measured(cases(args, setting), rounds, table)
     for rows in results:
         _figures.print_rows(rows)
+        sys.stdout.flush()  # a run is long, and its output often a pipe
         table.add(rows, source)
     if summary := summed_up(args, table.records, setting):
         table.add(summary, source)

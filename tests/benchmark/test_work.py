@@ -86,6 +86,13 @@ def test_unknown_operators_are_refused(candidate, message):
         operator_work(candidate, SMALL, 1, Setting())
 
 
+def test_kernels_of_others_are_not_compiled_again(monkeypatch):
+    monkeypatch.setattr(torch, 'compile', lambda call, **_: 'compiled')
+    calls = [operator_work(name, SMALL, 1, Setting(compiled=True)).call for name in ('sdpa', 'se(reduction=2)', 'flex')]
+    assert calls[:2] == ['compiled', 'compiled']
+    assert calls[2] != 'compiled'
+
+
 def test_bytes_are_counted_once():
     x = torch.ones(10, requires_grad=True)
     work = Work(lambda a, b: a * b, [x, x], [x, torch.ones(5, requires_grad=True)])

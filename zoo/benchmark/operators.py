@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ops.registry import NCHW, OPS
 from zoo.benchmark.names import AUTHORS, import_authors, parse
-from zoo.benchmark.peers import PEERS
+from zoo.benchmark.peers import KERNELS, PEERS
 from zoo.benchmark.work import Setting, Work
 from zoo.profile import count_macs
 
@@ -67,7 +67,7 @@ def operator_work(candidate: str, size: Map, batch: int, setting: Setting) -> Wo
         work = module_work(name, options, size, batch, setting)
     else:
         raise ValueError(f'there is no operator {name!r}; there are {", ".join((*PEERS, *OPS))}')
-    return work.compiled() if setting.compiled else work
+    return work.compiled() if setting.compiled and name not in KERNELS else work
 
 
 def function_work(name: str, options: dict[str, Any], size: Map, batch: int, setting: Setting) -> Work:

@@ -106,3 +106,6 @@ PEERS: dict[str, Callable[..., Attention]] = {
     'flex': flex,
 }
 """Name -> what makes the call from its options."""
+
+KERNELS = ('natten', 'flex')
+"""Peers with kernels of their own, compiled or not, which are called as they are where the rest is compiled."""

@@ -66,7 +66,7 @@ class Row:
         value: of a summary, which `case` names: an exponent, a share, a speed-up, seconds.
         target: bounds, separated by '; '.
         missed: columns that are out of their bounds, separated by '; '; '-' where all bounds are kept.
-        note: why a candidate could not run.
+        note: why a candidate could not run, or what a summary is of.
     """
 
     suite: str
