@@ -1,10 +1,12 @@
-"""What every test starts from: two cores shared out among the workers, the same random numbers each time."""
+"""What every test starts from: our models in timm, two cores shared out among the workers, the same random numbers."""
 
 import os
 import sys
 
 import pytest
 import torch
+
+import zoo  # noqa: F401  (registers the models)
 
 if 'OMP_NUM_THREADS' not in os.environ:
     torch.set_num_threads(max(1, 2 // int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', '1'))))

@@ -9,7 +9,6 @@ import timm
 import torch
 from torch import nn
 
-import zoo  # noqa: F401  (registers the models)
 from tools.check_golden import main
 from zoo import golden
 from zoo.golden import rule

@@ -4,7 +4,6 @@ import pytest
 import timm
 import torch
 
-import zoo  # noqa: F401  (registers the models)
 from tools import _console, info
 
 

@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 
 import checkpoints
-import zoo  # noqa: F401  (registers the models)
 from tools import predict
 from zoo import inference
 

@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-import zoo  # noqa: F401  (registers the models)
 from checkpoints import CheckpointError
 from ops.linear.hilo import HiLoAttention
 from ops.window.neighborhood import NeighborhoodAttention2D
