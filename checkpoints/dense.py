@@ -15,8 +15,7 @@ from checkpoints.errors import CheckpointError
 SCORES = ('box_ap', 'mask_ap', 'pq', 'miou', 'miou_ms')
 CHECKS = {
     'source': entries.CHECKS['code'],
-    'url': entries.CHECKS['url'],
-    'note': entries.CHECKS['note'],
+    **{field: entries.CHECKS[field] for field in ('url', 'file', 'sha256', 'note')},
     **dict.fromkeys(SCORES, entries.CHECKS['paper_top1']),
 }
 
@@ -34,6 +33,8 @@ class Published:
         miou: on the validation images of ADE20K; of a panoptic model on COCO's.
         miou_ms: at several scales and flipped.
         url: weights that the config takes, where the authors host them.
+        file: weights of ours that ship with this package, relative to it; no score is quoted for them.
+        sha256: of `file`.
         note: what a reader has to know.
     """
 
@@ -45,6 +46,8 @@ class Published:
     miou: float | None = None
     miou_ms: float | None = None
     url: str | None = None
+    file: str | None = None
+    sha256: str | None = None
     note: str | None = None
 
 
@@ -59,8 +62,10 @@ def _published(where: str, config: str, values: Mapping[str, Any]) -> Published:
             raise CheckpointError(f'{where} {field}: {value!r} is not {wanted}')
     if 'source' not in values:
         raise CheckpointError(f'{where} source: missing, and its folder has none')
-    if not set(SCORES) & set(values):
-        raise CheckpointError(f'{where}: has none of {", ".join(SCORES)}')
+    if not {*SCORES, 'file'} & set(values):
+        raise CheckpointError(f'{where}: has none of {", ".join(SCORES)}, file')
+    if 'file' in values and 'sha256' not in values:
+        raise CheckpointError(f'{where} sha256: missing, a file that ships is checked against it')
     return Published(config, **values)
 
 

@@ -210,7 +210,7 @@ def dense_table() -> str:
         method = next(title for prefix, title in METHODS.items() if path.stem.startswith(f'{prefix}_'))
         linked = f'[`{path.stem}`](../{path.relative_to(ROOT).as_posix()})'
         scores = [entry and getattr(entry, score) for score in SCORES]
-        weights = f'[authors]({entry.url})' if entry and entry.url else None
+        weights = f'[authors]({entry.url})' if entry and entry.url else entry and entry.file and 'ours'
         lines.append((linked, backbone and f'`{backbone[1]}`', method, *scores, weights))
     return markdown(columns, lines, right=range(3, 8))
 

@@ -128,9 +128,9 @@ def plan_observer(args: argparse.Namespace) -> Callable[[], 'Observer']:
     if config.get('default_scope') not in runner.DENSE:
         raise ValueError(f'{args.model} trains a classifier: name its model instead')
     from zoo.openmmlab.inference import Observer
-    from zoo.openmmlab.weights import authors_weights
+    from zoo.openmmlab.weights import weights_of
 
-    weights = authors_weights(args.model) if args.weights == 'pretrained' else args.weights
+    weights = weights_of(args.model) if args.weights == 'pretrained' else args.weights
     return lambda: Observer(config, weights, args.threshold)
 
 

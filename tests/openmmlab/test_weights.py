@@ -152,9 +152,9 @@ def test_a_checkpoint_that_does_not_cover_changes_nothing():
 
 def test_the_catalogue_knows_the_authors_weights():
     config = ROOT / 'configs' / 'detection' / 'nat' / 'mask_rcnn_nat_mini_3x.py'
-    assert weights.authors_weights(str(config)).endswith('/nat_mini_maskrcnn.pth')
+    assert weights.weights_of(str(config)).endswith('/nat_mini_maskrcnn.pth')
     with pytest.raises(ValueError, match='retinanet_nat_mini_1x.py has no weights in the catalogue: name a checkpoint'):
-        weights.authors_weights(str(config.with_stem('retinanet_nat_mini_1x')))
+        weights.weights_of(str(config.with_stem('retinanet_nat_mini_1x')))
 
 
 def test_layers_of_other_classes_stay_the_models_own(caplog):

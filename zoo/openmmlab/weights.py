@@ -62,13 +62,16 @@ MMDET2_RULES = (
 """From mmdet 2, where attentions and feed-forward layers are numbered in the order of their use, to today's names."""
 
 
-def authors_weights(config: str) -> str:
-    """Where the authors of a config of this project host its weights.
+def weights_of(config: str) -> str:
+    """Where the weights of a config of this project are: in a file that ships with it, or where its authors host them.
 
     Raises:
-        ValueError: they host none, or it is not ours.
+        ValueError: there are none, or the config is not ours.
+        CheckpointError: the file that ships is damaged.
     """
     entry = checkpoints.published_for(config)
+    if entry and entry.file:
+        return str(checkpoints.locate(Path(checkpoints.__file__).parent / entry.file, sha256=entry.sha256))
     if entry is None or entry.url is None:
         raise ValueError(f'{config} has no weights in the catalogue: name a checkpoint')
     return entry.url

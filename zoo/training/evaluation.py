@@ -51,9 +51,9 @@ def config_tester(config: Config, weights: str, work_dir: str) -> Runner:
             raise ValueError(f'{config.filename} defines neither test_{part} nor val_{part}')
     dense = config.get('default_scope') in DENSE
     if dense and weights == 'pretrained':
-        from zoo.openmmlab.weights import authors_weights
+        from zoo.openmmlab.weights import weights_of
 
-        weights = authors_weights(config.filename)
+        weights = weights_of(config.filename)
     elif weights == 'pretrained':
         config.model.pretrained = True
     check_paths(config.test_dataloader)
