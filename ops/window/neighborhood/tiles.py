@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ops.window.neighborhood.geometry import Window, slot_windows
 
 UNIT_QUERIES = 64  # per unit, about: fewer make too small products, more compute too many hidden scores
+WHOLE_SPAN = {False: 0.7, True: 0.8}  # by `biased`: without, torch's own backward pass serves a whole map
 
 
 class AxisCut(NamedTuple):
@@ -36,16 +38,20 @@ class AxisCut(NamedTuple):
     reach: int
 
 
-def cut_axis(length: int, axes: int, kernel_size: int, stride: int, dilation: int, is_causal: bool) -> AxisCut:
-    """Cut one of `axes` axes. A short group is left whole: the keys of a tile would be nearly all of it."""
+def cut_axis(
+    length: int, axes: int, biased: bool, kernel_size: int, stride: int, dilation: int, is_causal: bool
+) -> AxisCut:
+    """Cut one of `axes` axes. A group is left whole where the keys of a tile are `WHOLE_SPAN` of it or more."""
     slots, shortest = -(-length // dilation), length // dilation
     target = round(UNIT_QUERIES ** (1 / axes))
-    if slots <= target + max(target, kernel_size):
-        return AxisCut(length, dilation, slots, 1, slots, slots, 0)
     tile = -(-slots // -(-slots // target))
     tile = -(-tile // stride) * stride  # the queries of one stride block share their window
-    span = min(slots, tile - stride + kernel_size + slots - shortest)
     reach = stride - kernel_size if is_causal else stride // 2 - kernel_size // 2
+    span = min(slots, tile - stride + kernel_size + slots - shortest)
+    if slots <= 2 * tile:  # the first has no keys before its queries, the second none behind
+        span = max(tile - stride + kernel_size + reach, slots - max(0, min(tile + reach, shortest - kernel_size)))
+    if span >= WHOLE_SPAN[biased] * slots:
+        return AxisCut(length, dilation, slots, 1, slots, slots, 0)
     return AxisCut(length, dilation, slots, -(-slots // tile), tile, span, reach)
 
 
@@ -107,48 +113,78 @@ def flat_index(tables: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
     return reduce(lambda total, axis: outer(total * axis[1], axis[0]), zip(tables[1:], sizes[1:]), tables[0])
 
 
+class Bags(NamedTuple):
+    """Bags of rows to be summed: number i holds `rows` from `starts[i]` to the next start."""
+
+    rows: Tensor
+    starts: Tensor
+
+    def sums(self, x: Tensor) -> Tensor:
+        """(rows, C) -> (bags, C). What `index_add` would do at several times the cost."""
+        return F.embedding_bag(self.rows, x, self.starts, mode='sum')
+
+
+def make_bags(numbers: Tensor, count: int) -> Bags:
+    """One bag for each number below `count`, of the rows that have it."""
+    numbers, rows = numbers.sort(stable=True)
+    starts = torch.searchsorted(numbers, torch.arange(count + 1, device=numbers.device))
+    return Bags(rows[: starts[-1]], starts[:-1])
+
+
 class Tables(NamedTuple):
-    """Index tables of one map and window."""
+    """Index tables of one map and window. Rows of a unit lie U apart, so that units and heads part by strides alone."""
 
     units: int
     scores: int  # U * Q * S
-    queries: Tensor | None  # position of each query of each unit, (U * Q,); None for one unit in the map's own order
-    keys: Tensor | None  # position of each key of each unit, (U * S,); None likewise
-    places: Tensor | None  # where the query of each position stands among the U * Q, (P,); None likewise
-    kinds: Tensor | None  # row of the next two for each unit, (U,); None where that is its own number
     entries: Tensor | None  # with a bias: entry of its flat table, one past the end where hidden, (kinds, Q, S)
     mask: Tensor | None  # without: 0, -inf where hidden, (kinds, Q, S); None where every query sees every key
+    queries: Tensor | None = None  # position of each query, (Q * U,); None for one unit in the map's own order
+    keys: Tensor | None = None  # position of each key, (S * U,); None likewise
+    places: Tensor | None = None  # where the query of each position stands among the Q * U, (P,); None likewise
+    kinds: Tensor | None = None  # row of `entries` or `mask` of each unit, (U,); None where that is its own number
+    same_entry: Bags | None = None  # for each entry of the bias table its rows of `entries`, flattened
+    same_key: Bags | None = None  # for each position its rows of `keys`
+    same_kind: Bags | None = None  # for each kind its units
 
 
 def make_tables(
-    size: tuple[int, ...], window: Window, biased: bool, dtype: torch.dtype, device: torch.device, share: bool = False
+    size: tuple[int, ...], window: Window, biased: bool, dtype: torch.dtype, device: torch.device, eager: bool = False
 ) -> Tables:
-    """Tables of a map of `size` positions, at most 8 * S bytes for each; some 40 where units `share` a mask."""
-    cuts = [cut_axis(length, len(size), *axis) for length, axis in zip(size, zip(*window))]
+    """Tables of a map of `size` positions, at most 8 * S bytes for each; some 40 when `eager`.
+
+    Only `eager` tables have what takes sizes that the values decide: masks shared by units that see alike, and bags.
+    """
+    cuts = [cut_axis(length, len(size), biased, *axis) for length, axis in zip(size, zip(*window))]
     steps = zip(cuts, window.kernel_size, window.stride, window.is_causal)
-    queries, keys, unit, place, kind, entries, hidden = zip(*(axis_tables(*axis, share, device) for axis in steps))
+    queries, keys, unit, place, kind, entries, hidden = zip(*(axis_tables(*axis, eager, device) for axis in steps))
     units = [cut.tiles * cut.groups for cut in cuts]
     tiles = [cut.tile for cut in cuts]
     scores = prod(units) * prod(tiles) * prod([cut.span for cut in cuts])
     shade = reduce(outer, hidden) > 0
-    entry = mask = None
+    entry = mask = same_entry = None
     if biased:
         bounds = [2 * kernel_size - 1 for kernel_size in window.kernel_size]
-        entry = flat_index(entries, bounds).masked_fill(shade, prod(bounds))
+        entry = flat_index(entries, bounds).masked_fill(shade, prod(bounds)).int()
+        same_entry = make_bags(entry.flatten(), prod(bounds)) if eager else None
     elif any(window.is_causal) or any(cut.slots > kernel for cut, kernel in zip(cuts, window.kernel_size)):
         mask = torch.zeros(shade.shape, dtype=dtype, device=device).masked_fill(shade, float('-inf'))
     if prod(units) == 1:
-        return Tables(1, scores, None, None, None, None, entry, mask)
-    places = flat_index(unit, units) * prod(tiles) + flat_index(place, tiles)
-    index = flat_index(queries, size).flatten(), flat_index(keys, size).flatten()
-    kinds = flat_index(kind, [table.shape[0] for table in entries]) if share else None
-    return Tables(prod(units), scores, *index, places, kinds, entry, mask)
+        return Tables(1, scores, entry, mask, same_entry=same_entry)
+    places = flat_index(place, tiles) * prod(units) + flat_index(unit, units)
+    query, key = (flat_index(index, size).T.flatten() for index in (queries, keys))
+    tables = Tables(prod(units), scores, entry, mask, query, key, places, same_entry=same_entry)
+    if not eager:
+        return tables
+    counts = [table.shape[0] for table in entries]
+    alike = flat_index(kind, counts)
+    bags = make_bags(key, prod(size)), make_bags(alike, prod(counts))
+    return tables._replace(kinds=alike, same_key=bags[0], same_kind=bags[1])
 
 
 @lru_cache(maxsize=64)
 def cached_tables(
     size: tuple[int, ...], window: Window, biased: bool, dtype: torch.dtype, device: torch.device
 ) -> Tables:
-    """`make_tables` with shared masks, kept for the last 64 different calls."""
+    """Eager tables, kept for the last 64 different calls."""
     with torch.inference_mode(False):
-        return make_tables(size, window, biased, dtype, device, share=True)
+        return make_tables(size, window, biased, dtype, device, eager=True)
