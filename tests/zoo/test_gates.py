@@ -14,6 +14,7 @@ from torch import nn
 import zoo
 from ops.gate.eca import EfficientChannelAttention
 from ops.registry import NCHW, OPS
+from tests.zoo.test_every_model import lively
 from zoo.gates import CHILD
 
 NETWORKS = ['resnet18', 'mobilenetv2_100', 'regnetx_002', 'convnext_atto']
@@ -144,6 +145,16 @@ def test_training_mode_neither_moves_the_gates_nor_changes():
 )
 def test_places_by_name(where, expected):
     assert places(zoo.insert_gates(network('resnet18'), 'eca', where)) == expected
+
+
+def test_gates_in_a_resnet_make_the_registered_network():
+    registered = lively(timm.create_model('eca_resnet18', num_classes=5)).eval()
+    model = timm.create_model('resnet18', num_classes=5).eval()
+    for stage, kernel_size in enumerate((3, 5, 7, 7), 1):
+        zoo.insert_gates(model, 'eca', rf'layer{stage}\.\d\.bn2', kernel_size=kernel_size)
+    model.load_state_dict(dict(zip(model.state_dict(), registered.state_dict().values(), strict=True)))
+    with torch.no_grad():
+        torch.testing.assert_close(model(image()), registered(image()))
 
 
 def test_mixers_serve_as_gates():
