@@ -39,6 +39,41 @@ def conv_bn(name: str, out: int, into: int, kernel: int) -> Shapes:
     return {f'{name}.conv.weight': (out, into, kernel, kernel), **norm(f'{name}.bn', out), **statistics}
 
 
+def swin_tiny() -> Shapes:
+    """Microsoft's dense backbone: a downsampling ends its stage, a norm per map, the indices of tables are saved."""
+    shapes = conv('patch_embed.proj', 96, 3, 4) | norm('patch_embed.norm', 96)
+    for i, (depth, heads) in enumerate([(2, 3), (2, 6), (6, 12), (2, 24)]):
+        dim, stage = 96 * 2**i, f'layers.{i}'
+        for block in (f'{stage}.blocks.{j}' for j in range(depth)):
+            attn = f'{block}.attn'
+            shapes |= {
+                f'{attn}.relative_position_bias_table': (169, heads),
+                f'{attn}.relative_position_index': (49, 49),
+            }
+            shapes |= linear(f'{attn}.qkv', 3 * dim, dim) | linear(f'{attn}.proj', dim, dim)
+            shapes |= linear(f'{block}.mlp.fc1', 4 * dim, dim) | linear(f'{block}.mlp.fc2', dim, 4 * dim)
+            shapes |= norm(f'{block}.norm1', dim) | norm(f'{block}.norm2', dim)
+        if i < 3:
+            shapes |= {f'{stage}.downsample.reduction.weight': (2 * dim, 4 * dim)}
+            shapes |= norm(f'{stage}.downsample.norm', 4 * dim)
+        shapes |= norm(f'norm{i}', dim)
+    return {f'backbone.{key}': shape for key, shape in shapes.items()}
+
+
+def convnext_tiny() -> Shapes:
+    """Meta's dense backbone: stem and downsamplings in a list of their own, a norm per map."""
+    shapes = conv('downsample_layers.0.0', 96, 3, 4) | norm('downsample_layers.0.1', 96)
+    for i, depth in enumerate([3, 3, 9, 3]):
+        dim = 96 * 2**i
+        if i > 0:
+            shapes |= norm(f'downsample_layers.{i}.0', dim // 2) | conv(f'downsample_layers.{i}.1', dim, dim // 2, 2)
+        for block in (f'stages.{i}.{j}' for j in range(depth)):
+            shapes |= {f'{block}.gamma': (dim,)} | conv(f'{block}.dwconv', dim, 1, 7) | norm(f'{block}.norm', dim)
+            shapes |= linear(f'{block}.pwconv1', 4 * dim, dim) | linear(f'{block}.pwconv2', dim, 4 * dim)
+        shapes |= norm(f'norm{i}', dim)
+    return {f'backbone.{key}': shape for key, shape in shapes.items()}
+
+
 def fpn(dims: list[int], extra: tuple[int, ...] = (), name: str = 'neck') -> Shapes:
     """256 channels; `extra` are the channels that the convolutions of further levels take."""
     shapes: Shapes = {}

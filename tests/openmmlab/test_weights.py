@@ -31,6 +31,13 @@ AUTHORS = {
     'segmentation/agent_pvt/semantic_fpn_agent_pvt_tiny_40k': ('agent/dense_agent_pvt_t', layouts.semantic_fpn(PVT)),
 }
 """Config -> the reference with the names of its authors' backbone, and what neck and heads hold."""
+YARDSTICKS = {
+    'detection/timm/mask_rcnn_swin_tiny_1x': layouts.swin_tiny() | layouts.mask_rcnn(WIDE),
+    'detection/timm/cascade_mask_rcnn_convnext_tiny_3x': layouts.convnext_tiny() | layouts.cascade_mask_rcnn(WIDE),
+    'segmentation/timm/upernet_swin_tiny_160k': layouts.swin_tiny() | layouts.upernet(WIDE),
+    'segmentation/timm/upernet_convnext_tiny_160k': layouts.convnext_tiny() | layouts.upernet(WIDE),
+}
+"""Config with a backbone of timm -> what its authors' checkpoint holds."""
 HEADS = {
     'detection/focalnet/atss_focalnet_tiny_lrf_3x': layouts.atss(WIDE),
     'detection/focalnet/sparse_rcnn_focalnet_tiny_lrf_3x': layouts.sparse_rcnn(WIDE),
@@ -68,6 +75,17 @@ def test_the_authors_checkpoint_covers_the_model(name):
     fitted = weights.fit(model, empty(layouts.backbone(reference) | heads))
     covered = checkpoints.coverage(model.state_dict(), fitted)
     assert covered.complete, covered.report()
+
+
+@pytest.mark.parametrize('name', YARDSTICKS)
+def test_the_authors_checkpoint_covers_the_model_of_timm(name):
+    model, given = build(name), empty(YARDSTICKS[name])
+    covered = checkpoints.coverage(model.state_dict(), weights.fit(model, given))
+    assert covered.complete, covered.report()
+    places = {id(tensor) for tensor in weights.renamed(model, given).values()}
+    assert {key.rpartition('.')[2] for key, tensor in given.items() if id(tensor) not in places} <= {
+        'relative_position_index'
+    }
 
 
 @pytest.mark.parametrize('name', HEADS)

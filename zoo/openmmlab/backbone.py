@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import zoo  # noqa: F401  (registers our models in timm)
+from zoo.openmmlab.timm_models import create_features
 from zoo.profile import on_meta
+from zoo.skeleton import Backbone
 
 
 @MODELS.register_module()
@@ -30,7 +32,7 @@ class ZooBackbone(BaseModule):
     Args:
         name: model of the zoo or of timm, with a tag where the weights of one are meant.
         out_indices: stages whose maps are given, in order; the last four when None.
-        out_norms: stages whose maps are normalised (models of the zoo).
+        out_norms: stages whose maps are normalised, True for all.
         pretrained: let `init_weights`, which mmengine calls before it trains, load the weights of the catalogue or
             of timm.
         checkpoint: load these weights instead, whatever `checkpoints.locate` finds; classifier and norms of the
@@ -63,8 +65,6 @@ class ZooBackbone(BaseModule):
             raise ValueError('init_cfg is not used: give pretrained=True or checkpoint=... to the backbone')
         if not timm.is_model(name.partition('.')[0]):
             raise ValueError(f'unknown backbone {name!r}: neither the zoo nor timm has it')
-        if out_norms is not None:
-            options['out_norms'] = out_norms
         if checkpoint is not None:
             options['pretrained_cfg_overlay'] = {'file': checkpoint, **options.get('pretrained_cfg_overlay', {})}
         plan: Any = on_meta(name, features_only=True, feature_cls='getter')
@@ -77,7 +77,9 @@ class ZooBackbone(BaseModule):
             raise ValueError(f'out_indices {wanted} of {name}: its stages are 0 to {len(stages) - 1}')
         if not -1 <= frozen_stages <= len(stages):
             raise ValueError(f'frozen_stages {frozen_stages} of {name}: choose from -1 to {len(stages)}')
-        self.create = functools.partial(timm.create_model, name, features_only=True, out_indices=wanted, **options)
+        if out_norms is not None:
+            options['out_norms' if isinstance(plan.model, Backbone) else 'norms'] = out_norms
+        self.create = functools.partial(create_features, name, out_indices=wanted, **options)
         self.pretrained = pretrained or checkpoint is not None
         features: Any = self.create()
         self.features = features

@@ -1,8 +1,8 @@
 """Checkpoints of whole detectors and segmentors: the authors' of mmdet 2, mmseg 0 and detectron2 in today's models.
 
-Names below `backbone.` go through the key rules of the backbone's family, and its tables are fitted to its windows and
-sizes. Necks and heads of mmdet 2 and mmseg 0 are named as today's, but for the transformers of Mask2Former; those of
-detectron2's Mask2Former have a table of their own.
+Names below `backbone.` go through the key rules of the backbone's family, or are renamed as timm renames its authors',
+and its tables are fitted to its windows and sizes. Necks and heads of mmdet 2 and mmseg 0 are named as today's, but for
+the transformers of Mask2Former; those of detectron2's Mask2Former have a table of their own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import checkpoints
 from checkpoints import CheckpointError, Coverage
 from zoo import weights
+from zoo.openmmlab import timm_models
 
 _logger = logging.getLogger('zoo')
 
@@ -133,7 +134,7 @@ def load_state_dict(
 def fit(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a checkpoint under the model's names, those of the backbone in the model's shapes too."""
     names = renamed(model, state_dict)
-    given = {key.removeprefix(BACKBONE): t for key, t in state_dict.items() if key.startswith(BACKBONE)}
+    given = of_backbone(model, state_dict)
     fitted = {BACKBONE + key: tensor for key, tensor in weights.fit(network_of(model), given).items()}
     # a classifier has no norms of the outputs, so that its `fit` takes them from the model: a detector must have them
     return {key: fitted.get(key, tensor) for key, tensor in names.items()}
@@ -141,13 +142,19 @@ def fit(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 def renamed(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a checkpoint under the model's names."""
-    given = {key.removeprefix(BACKBONE): t for key, t in state_dict.items() if key.startswith(BACKBONE)}
+    given = of_backbone(model, state_dict)
     heads = {key: tensor for key, tensor in state_dict.items() if not key.startswith(BACKBONE)}
     inside = {BACKBONE + key: tensor for key, tensor in weights.renamed(network_of(model), given).items()}
     if any(key.startswith('sem_seg_head.') for key in heads):
         head = 'panoptic_head.' if hasattr(model, 'panoptic_head') else 'decode_head.'
         return inside | {head + key: tensor for key, tensor in checkpoints.remap_keys(heads, DETECTRON2_RULES).items()}
     return inside | checkpoints.remap_keys(heads, MMDET2_RULES)
+
+
+def of_backbone(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the backbone as its family, or timm, names them."""
+    given = {key.removeprefix(BACKBONE): t for key, t in state_dict.items() if key.startswith(BACKBONE)}
+    return timm_models.renamed(network_of(model), given)
 
 
 def network_of(model: Any) -> nn.Module:

@@ -1,7 +1,8 @@
 # the authors' factor is 0.7 for each of six groups of blocks, here it is for every block
 _base_ = '../../_base_/detection/cascade_mask_rcnn_3x.py'
 model = dict(
-    backbone=dict(name='convnext_tiny.fb_in1k', drop_path_rate=0.4), neck=dict(in_channels=[96, 192, 384, 768])
+    backbone=dict(name='convnext_tiny.fb_in1k', out_norms=True, drop_path_rate=0.4),
+    neck=dict(in_channels=[96, 192, 384, 768]),
 )
 optim_wrapper = dict(
     type='MixedPrecision', dtype='float16', optimizer=dict(lr=0.0002), paramwise_cfg=dict(layer_decay=0.88)
