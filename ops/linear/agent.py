@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ops._layout import pair
 from ops.linear.spatial_reduction import SpatialReductionAttention, reduced_size
+from ops.window.relative_attention import biased_attention
 
 BASE = 7
 """Side of the map that `an_bias` and `na_bias` are learned on, whatever the size of the map."""
@@ -49,8 +50,14 @@ def agent_attention(
     Returns:
         (B, N, L, D).
     """
-    gathered = F.scaled_dot_product_attention(agents, k, v, agent_bias, dropout_p, scale=scale)
-    return F.scaled_dot_product_attention(q, agents, gathered, query_bias, dropout_p, scale=scale)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    gathered = biased_attention(agents, k, v, agent_bias, scale, dropout_p)
+    if agents.shape[2] < 16 and q.device.type == 'cpu':
+        # The vectors of the processor lie along the last axis, which so few agents would not fill; the queries do.
+        scores = (agents * scale) @ q.mT
+        scores = scores if query_bias is None else scores + query_bias.mT
+        return F.dropout(scores.softmax(-2), dropout_p).mT @ gathered
+    return biased_attention(q, agents, gathered, query_bias, scale, dropout_p)
 
 
 def resize_axis(table: Tensor, length: int) -> Tensor:
@@ -199,7 +206,8 @@ class AgentCore(nn.Module):
             self.attn_drop if self.training else 0.0,
         )
         values = resize_plane(v[:, prefix:].unflatten(1, kv_grid).permute(0, 3, 1, 2), grid)
-        return x.transpose(1, 2).flatten(2) + F.pad(self.dwc(values).flatten(2).transpose(1, 2), (0, 0, prefix, 0))
+        local = self.dwc(values).flatten(2).transpose(1, 2)
+        return x.transpose(1, 2).flatten(2) + (F.pad(local, (0, 0, prefix, 0)) if prefix else local)
 
     def extra_repr(self) -> str:
         return f'num_heads={self.num_heads}, agent_shape={self.agent_shape}, prefix_tokens={self.prefix_tokens}'

@@ -34,7 +34,10 @@ def resize_table(table: Tensor, size: list[int], mode: str = 'bicubic') -> Tenso
 
 
 def biased_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, dropout_p: float) -> Tensor:
-    """(B, N, L, D) x 3 and a bias that broadcasts to (B, N, L, L) -> (B, N, L, D): softmax(scale * q k + bias) v."""
+    """(B, N, L, D), twice (B, N, S, D), a bias that broadcasts to (B, N, L, S) -> (B, N, L, D).
+
+    softmax(scale * q k + bias) v.
+    """
     if bias is not None and bias.requires_grad and q.device.type == 'cpu':
         # The fused kernel of the CPU has no gradient for the bias, and what stands in for it is slower than this.
         scores = (q * scale) @ k.mT + bias
