@@ -6,6 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from tests.documentation import example
+from zoo.training.runner import read_config
 
 
 def test_the_config_with_our_backbone(tmp_path):
@@ -23,3 +24,10 @@ def test_the_config_with_our_backbone(tmp_path):
         (256, 7, 9),
         (256, 4, 5),
     ]
+
+
+def test_bases_of_both_libraries_are_found(tmp_path):
+    for base in ('mmdet::_base_/models/retinanet_r50_fpn.py', 'mmseg::_base_/models/upernet_r50.py'):
+        path = tmp_path / 'config.py'
+        path.write_text(f'_base_ = {base!r}')
+        assert read_config(str(path)).model.backbone.depth == 50

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.evaluator import Evaluator
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.runner import Runner
@@ -20,6 +21,9 @@ from torch import nn
 import zoo.training  # noqa: F401  fills the registries
 from zoo.training.checks import annotation_file, annotations_read, check_channels, check_data, check_paths, datasets_of
 from zoo.training.loops import raw
+
+# where mmengine looks for bases such as mmseg::_base_/models/upernet_r50.py: the maintained fork is no `mmsegmentation`
+MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
