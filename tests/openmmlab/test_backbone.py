@@ -7,6 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 import checkpoints
+from tests.training.conftest import ROOT
+from zoo.golden import models, reference, rule
 from zoo.openmmlab.backbone import ZooBackbone
 
 LEVELS = (0, 1, 2)
@@ -40,6 +42,19 @@ def test_weights_have_the_names_of_the_backbone_and_take_the_authors():
     detector.load_state_dict({f'backbone.{key}': t for key, t in authors.items()}, strict=False)
     after = backbone.state_dict()
     assert all(torch.equal(after[key], 2 * state[key]) for key in state if 'downsample' not in key)
+
+
+@pytest.mark.parametrize('case', ['nat/dense', 'biformer/dense'])
+def test_the_authors_dense_maps_come_through_the_adapter(case):
+    for dense in reference.find([ROOT / 'tests' / 'golden' / case]):
+        adapter, name = models.resolve(dense)
+        backbone = ZooBackbone(name, out_norms=True, **adapter.arguments(dense.arguments)).eval()
+        backbone.load_state_dict(models.authors_state_dict(dense, dict(out_norms=True)))
+        with torch.no_grad():
+            maps = list(backbone(rule.images(dense.config['input'])))
+        compared = list(models.compare_maps(dense, models.ends(maps, dense.arrays.features)))
+        assert len(compared) == 4
+        assert all(comparison.agrees for comparison in compared), compared
 
 
 def test_frozen_stages_stay_as_they_are():
