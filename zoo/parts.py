@@ -10,18 +10,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from math import isqrt, prod
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, LayerNorm2d, LayerScale, Mlp
+from timm.layers import DropPath, LayerNorm2d, LayerScale
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from ops._layout import missing
+from ops._linear import Linear
 from ops.conv.focal_modulation import FocalModulation, resize_kernel, resize_levels
 from ops.window.neighborhood import NeighborhoodAttention2D
 from ops.window.relative_attention import resize_table
+from zoo.mlp import Mlp
 
 register_notrace_module(FocalModulation)
 register_notrace_module(NeighborhoodAttention2D)
@@ -82,31 +84,6 @@ class PreNormBlock(nn.Module):
         return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
 
 
-class DepthwiseMlp(nn.Module):
-    """(B, H, W, C) -> (B, H, W, C): linear, depthwise convolution of 3 x 3 positions, GELU, linear.
-
-    Args:
-        dim: channels C.
-        hidden_dim: channels of the convolution.
-        drop: dropout ratio after the GELU and of the output.
-    """
-
-    def __init__(self, dim: int, hidden_dim: int, drop: float = 0.0) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.conv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim)
-        nn.init.normal_(self.conv.weight, std=(2 / 9) ** 0.5)
-        nn.init.zeros_(cast(Tensor, self.conv.bias))
-        self.act = nn.GELU()
-        self.drop1 = nn.Dropout(drop)
-        self.fc2 = nn.Linear(hidden_dim, dim)
-        self.drop2 = nn.Dropout(drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(self.fc1(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return self.drop2(self.fc2(self.drop1(self.act(x))))
-
-
 class PostNormBlock(PreNormBlock):
     """(B, H, W, C) -> (B, H, W, C): x + scale1(norm1(mixer(x))), then x + scale2(norm2(mlp(x)))."""
 
@@ -144,7 +121,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.reduction = Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (0, missing(x.shape[3], 2), 0, missing(x.shape[2], 2))).permute(0, 2, 3, 1)

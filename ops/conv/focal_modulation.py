@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops._linear import Linear, linear
+
 
 class FocalModulation(nn.Module):
     """(B, H, W, C) -> (B, H, W, C). Work: 4 * C * C + (L + 1) * C + sum(K * K) * C multiply-adds for each position.
@@ -58,14 +60,14 @@ class FocalModulation(nn.Module):
         dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         self.parts = [dim, dim, focal_level + 1]
         self.normalize_modulator = normalize_modulator
-        self.f = nn.Linear(dim, sum(self.parts), bias=bias, **dd)
+        self.f = Linear(dim, sum(self.parts), bias=bias, **dd)
         self.focal_layers = nn.ModuleList(
             nn.Sequential(nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, bias=False, **dd), nn.GELU())
             for kernel in kernels
         )
         self.h = nn.Conv2d(dim, dim, 1, bias=bias, **dd)
         self.ln = nn.LayerNorm(dim, **dd) if use_postln_in_modulation else nn.Identity()
-        self.proj = nn.Linear(dim, dim, **dd)
+        self.proj = Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,7 +82,7 @@ class FocalModulation(nn.Module):
         """
         weights = self.f.weight.split(self.parts)
         biases = [None] * len(weights) if self.f.bias is None else self.f.bias.split(self.parts)
-        return [F.linear(x, weight, bias) for weight, bias in zip(weights, biases)]
+        return [linear(x, weight, bias) for weight, bias in zip(weights, biases)]
 
     def gather(self, context: Tensor, gates: Tensor) -> Tensor:
         """(B, C, H, W), (B, L + 1, H, W) -> (B, C, H, W): the gated sum of the contexts of all levels."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._layout import pair
+from ops._linear import Linear
 from ops.linear.spatial_reduction import SpatialReductionAttention, reduced_size
 from ops.window.relative_attention import biased_attention
 
@@ -268,8 +269,8 @@ class AgentAttention(nn.Module):
             attn_drop=attn_drop,
             **dd,
         )
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, **dd)
-        self.proj = nn.Linear(dim, dim, **dd)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, **dd)
+        self.proj = Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def set_input_size(self, input_size: tuple[int, int]) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ops._layout import from_windows, pad_to_multiple, pair, to_windows
+from ops._linear import Linear
 from ops.linear.agent import AgentCore
 from ops.window.cross_shaped import BranchedAttention, Stripe, crossing_stripes, from_stripes, to_stripes
 from ops.window.shifted_window import check_shift
@@ -71,8 +72,8 @@ class WindowAgentAttention(nn.Module):
             attn_drop=attn_drop,
             **dd,
         )
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, **dd)
-        self.proj = nn.Linear(dim, dim, **dd)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, **dd)
+        self.proj = Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:

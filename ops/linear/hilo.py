@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._layout import from_windows, pad_to_multiple, to_windows
+from ops._linear import Linear
 
 
 def to_heads(x: Tensor, parts: int, num_heads: int) -> list[Tensor]:
@@ -78,13 +79,13 @@ class HiLoAttention(nn.Module):
         self.attn_drop = attn_drop
         if self.lo_heads:
             lo_dim = self.lo_heads * head_dim
-            self.l_q = nn.Linear(dim, lo_dim, bias=qkv_bias, **dd)
-            self.l_kv = nn.Linear(dim, 2 * lo_dim, bias=qkv_bias, **dd)
-            self.l_proj = nn.Linear(lo_dim, lo_dim, **dd)
+            self.l_q = Linear(dim, lo_dim, bias=qkv_bias, **dd)
+            self.l_kv = Linear(dim, 2 * lo_dim, bias=qkv_bias, **dd)
+            self.l_proj = Linear(lo_dim, lo_dim, **dd)
         if self.hi_heads:
             hi_dim = self.hi_heads * head_dim
-            self.h_qkv = nn.Linear(dim, 3 * hi_dim, bias=qkv_bias, **dd)
-            self.h_proj = nn.Linear(hi_dim, hi_dim, **dd)
+            self.h_qkv = Linear(dim, 3 * hi_dim, bias=qkv_bias, **dd)
+            self.h_proj = Linear(hi_dim, hi_dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def hifi(self, x: Tensor) -> Tensor:

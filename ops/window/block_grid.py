@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._layout import from_windows, missing, pad_to_multiple, pair, to_windows
+from ops._linear import Linear
 from ops.window.relative_attention import biased_attention, relative_bias
 
 
@@ -62,10 +63,10 @@ class _PartitionAttention(nn.Module):
         self.mask_padding = mask_padding
         self.scale = (dim // num_heads) ** -0.5 if qk_scale is None else qk_scale
         self.attn_drop = attn_drop
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, **dd)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, **dd)
         table = (num_heads, 2 * height - 1, 2 * width - 1)
         self.rpb = nn.Parameter(torch.empty(table, **dd)) if rel_pos_bias else None
-        self.proj = nn.Linear(dim, dim, **dd)
+        self.proj = Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
         if self.rpb is not None:
             nn.init.normal_(self.rpb, std=0.02)

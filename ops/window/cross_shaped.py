@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._layout import from_windows, missing, to_windows
+from ops._linear import Linear
 
 Stripe = tuple[int | None, int | None]
 """Height and width of a stripe in positions, None for the side of the map."""
@@ -127,9 +128,9 @@ class BranchedAttention(nn.Module):
         super().__init__()
         if not branches or dim % len(branches):
             raise ValueError(f'dim {dim} cannot be shared equally by {len(branches)} branches')
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, device=device, dtype=dtype)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, device=device, dtype=dtype)
         self.branches = nn.ModuleList(branches)
-        self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
+        self.proj = Linear(dim, dim, device=device, dtype=dtype)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:

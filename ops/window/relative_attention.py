@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops._linear import Linear
 from ops.window.neighborhood.functional import attend, make_window
 
 
@@ -94,10 +95,10 @@ class RelativePositionAttention(nn.Module):
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5 if qk_scale is None else qk_scale
         self.attn_drop = attn_drop
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, **dd)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, **dd)
         self.rpb = nn.Parameter(torch.empty(num_heads, 2 * input_size[0] - 1, 2 * input_size[1] - 1, **dd))
         nn.init.trunc_normal_(self.rpb, std=0.02, a=-2.0, b=2.0)
-        self.proj = nn.Linear(dim, dim, **dd)
+        self.proj = Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def set_input_size(self, input_size: tuple[int, int]) -> None:

@@ -9,12 +9,12 @@ Code: https://github.com/LeapLabTHU/Agent-Attention (no licence file), agent_tra
 
 from typing import Any
 
-from timm.layers import Mlp
 from timm.models import register_notrace_module
 from torch import nn
 
 from ops.linear.agent import AgentAttention, resize_axis_bias
 from ops.window.global_attention import GlobalAttention
+from zoo.mlp import Mlp
 from zoo.registry import register_family
 from zoo.tokens import PlainBackbone, SequenceBlock, TokenBlock
 

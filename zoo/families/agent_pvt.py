@@ -13,12 +13,12 @@ downstream/detection/mmdet/models/backbones/agent_pvt.py
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers import Mlp
 from timm.models import register_notrace_module
 from torch import nn
 
 from ops.linear.agent import ReducedAgentAttention, resize_axis_bias
 from ops.linear.spatial_reduction import SpatialReductionAttention
+from zoo.mlp import Mlp
 from zoo.parts import PositionEmbedding, PreNormBlock, init_transformer
 from zoo.pyramid import PVT_KEY_RULES, patch_embedding, whole_patches
 from zoo.registry import register_family

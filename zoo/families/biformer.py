@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from timm.layers import LayerNorm2d, Mlp
+from timm.layers import LayerNorm2d
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from ops.routed.bilevel_routing import BiLevelRoutingAttention, DenseLePEAttention
+from zoo.mlp import Mlp
 from zoo.parts import PreNormBlock, init_transformer
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone

@@ -9,9 +9,11 @@ other. The authors' code takes images of whole patches; others are padded.
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from timm.layers import LayerNorm2d, Mlp
+from timm.layers import LayerNorm2d
+from timm.layers import Mlp as ConvMlp
 from timm.models import register_notrace_module
 from torch import nn
 
@@ -21,6 +23,7 @@ from ops.routed.bilevel_routing import (
     DenseLePEAttention,
     DenseLePEAttention2d,
 )
+from zoo.mlp import Mlp
 from zoo.parts import PaddedPatchConv, PreNormBlock, init_transformer
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone
@@ -58,10 +61,10 @@ class PreNormBlock2d(PreNormBlock):
 
 
 PARTS: dict[bool, tuple[Callable[..., nn.Module], ...]] = {
-    True: (PreNormBlock, BiLevelRoutingAttention, DenseLePEAttention),
-    False: (PreNormBlock2d, BiLevelRoutingAttention2d, DenseLePEAttention2d),
+    True: (PreNormBlock, BiLevelRoutingAttention, DenseLePEAttention, Mlp),
+    False: (PreNormBlock2d, BiLevelRoutingAttention2d, DenseLePEAttention2d, partial(ConvMlp, use_conv=True)),
 }
-"""Whether blocks are channels last -> block, attention of regions, attention over the map."""
+"""Whether blocks are channels last -> block, attention of regions, attention over the map, MLP."""
 
 
 class BiFormerSTL(HierarchicalBackbone):
@@ -100,13 +103,12 @@ class BiFormerSTL(HierarchicalBackbone):
     ) -> None:
         dims = [embed_dim * 2**i for i in range(len(depths))]
         options: dict[str, Any] = dict(side_dwconv=side_dwconv, attn_drop=attn_drop_rate, proj_drop=proj_drop_rate)
-        make, routing, dense = PARTS[channels_last]
+        make, routing, dense, mlp = PARTS[channels_last]
 
         def block(stage: int, index: int, drop_path: float) -> nn.Module:
             dim, topk = dims[stage], topks[stage]
             mixer = dense(dim, **options) if topk is None else routing(dim, dim // head_dim, n_win, topk, **options)
-            mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop_rate, use_conv=not channels_last)
-            return make(dim, mixer, mlp, drop_path=drop_path, eps=1e-6)
+            return make(dim, mixer, mlp(dim, int(dim * mlp_ratio), drop=proj_drop_rate), drop_path=drop_path, eps=1e-6)
 
         def merging(stage: int) -> nn.Module:
             norm, conv = nn.BatchNorm2d(dims[stage - 1]), PaddedPatchConv(dims[stage - 1], dims[stage], 2)

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from ops.conv.deformable_merging import DeformablePatchConv2d, DeformableTokenMerging
 from ops.linear.hilo import HiLoAttention
-from zoo.parts import DepthwiseMlp, PaddedPatchConv, PreNormBlock, conv_norm, init_transformer
+from zoo.mlp import DepthwiseMlp
+from zoo.parts import PaddedPatchConv, PreNormBlock, conv_norm, init_transformer
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops._linear import Linear
+
 
 def local_enhancement(dim: int, kernel_size: int, **dd: Any) -> nn.Conv2d | None:
     """(B, C, H, W) -> (B, C, H, W): the depth-wise convolution LePE, None for a `kernel_size` of 0.
@@ -82,7 +84,7 @@ class DenseLePEAttention(_DenseLePEAttention):
         ValueError: `num_heads` does not divide `dim`, or `side_dwconv` is even.
     """
 
-    linear = nn.Linear
+    linear = Linear
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.qkv(x).flatten(1, 2).unflatten(-1, (3, self.num_heads, -1))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._layout import from_windows, missing, pad_to_multiple, pair, to_windows
+from ops._linear import Linear
 from ops.routed.bilevel_routing.dense import local_enhancement
 from ops.routed.bilevel_routing.functional import BACKENDS, attend_everywhere, find_routes, routed_attention
 
@@ -192,9 +193,9 @@ class BiLevelRoutingAttention(_BiLevelRoutingAttention):
         self.soft_routing, self.diff_routing = soft_routing, diff_routing
         self.kv_downsample_mode, self.kv_per_win = kv_downsample_mode, kv_per_win
         self.kv_downsample_ratio = kv_downsample_ratio
-        self.router = nn.Linear(qk_dim, qk_dim, **dd) if param_routing else nn.Identity()
-        self.qkv = nn.Linear(dim, 2 * qk_dim + dim, bias=qkv_bias, **dd)
-        self.proj = nn.Linear(dim, dim, **dd) if param_attention == 'qkvo' else nn.Identity()
+        self.router = Linear(qk_dim, qk_dim, **dd) if param_routing else nn.Identity()
+        self.qkv = Linear(dim, 2 * qk_dim + dim, bias=qkv_bias, **dd)
+        self.proj = Linear(dim, dim, **dd) if param_attention == 'qkvo' else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops._linear import Linear
 from ops.window.neighborhood.functional import BACKENDS, attend, make_window
 from ops.window.neighborhood.geometry import Window
 from ops.window.neighborhood.reference import gather_attention
@@ -51,10 +52,10 @@ class _NeighborhoodAttention(nn.Module):
         self.scale = (dim // num_heads) ** -0.5 if qk_scale is None else qk_scale
         self.attn_drop, self.backend = attn_drop, backend
         dd: dict[str, Any] = {'device': device, 'dtype': dtype}
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, **dd)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, **dd)
         table = (num_heads, *(2 * kernel - 1 for kernel in window.kernel_size))
         self.rpb = nn.Parameter(torch.empty(table, **dd)) if rel_pos_bias else None
-        self.proj = nn.Linear(dim, dim, **dd)
+        self.proj = Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
         self.reset_bias_table()
 

@@ -6,7 +6,7 @@ import torch
 
 from ops import HiLoAttention
 from ops.conv.deformable_merging import DeformablePatchConv2d
-from zoo.parts import DepthwiseMlp
+from zoo.mlp import DepthwiseMlp
 
 SHORT = dict(depths=(1, 1, 1, 1), embed_dim=32, num_heads=(1, 2, 4, 8), num_classes=3)
 

@@ -3,12 +3,12 @@
 from math import isqrt
 from typing import Any
 
-from timm.layers import Mlp
 from torch import Tensor, nn
 
 from ops.linear.agent_windows import CrossShapedAgentAttention
 from ops.window.cross_shaped import CrossShapedWindowAttention
 from zoo.golden.module_operator import ModuleOperator
+from zoo.mlp import Mlp
 from zoo.parts import PreNormBlock
 
 KEY_RULES = (

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from timm.layers import Mlp
 from torch import Tensor, nn
 
 from ops._layout import pair
 from ops.linear.agent_windows import WindowAgentAttention
 from ops.window.shifted_window import ShiftedWindowAttention
 from zoo.golden.module_operator import ModuleOperator
+from zoo.mlp import Mlp
 from zoo.parts import PreNormBlock
 
 Arguments = dict[str, Any]
