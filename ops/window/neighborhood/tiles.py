@@ -19,8 +19,10 @@ from torch.nn import functional as F
 
 from ops.window.neighborhood.geometry import Window, slot_windows
 
-UNIT_QUERIES = 64  # per unit, about: fewer make too small products, more compute too many hidden scores
-WHOLE_SPAN = {False: 0.7, True: 0.8}  # by `biased`: without, torch's own backward pass serves a whole map
+# queries of a tile along each axis of a map, about: fewer make small products, more compute too many hidden scores
+TILE = {1: (32,), 2: (4, 8), 3: (2, 4, 4)}
+SHORT = 16  # up to so many slots two tiles of 8 serve better: each sees its own border only
+WHOLE_SPAN = 0.8
 
 
 class AxisCut(NamedTuple):
@@ -38,19 +40,18 @@ class AxisCut(NamedTuple):
     reach: int
 
 
-def cut_axis(
-    length: int, axes: int, biased: bool, kernel_size: int, stride: int, dilation: int, is_causal: bool
-) -> AxisCut:
-    """Cut one of `axes` axes. A group is left whole where the keys of a tile are `WHOLE_SPAN` of it or more."""
+def cut_axis(length: int, target: int, kernel_size: int, stride: int, dilation: int, is_causal: bool) -> AxisCut:
+    """Cut into tiles of about `target` queries. A group is left whole where a tile has `WHOLE_SPAN` of its keys."""
     slots, shortest = -(-length // dilation), length // dilation
-    target = round(UNIT_QUERIES ** (1 / axes))
+    if slots <= SHORT:
+        target = max(target, SHORT // 2)
     tile = -(-slots // -(-slots // target))
     tile = -(-tile // stride) * stride  # the queries of one stride block share their window
     reach = stride - kernel_size if is_causal else stride // 2 - kernel_size // 2
     span = min(slots, tile - stride + kernel_size + slots - shortest)
     if slots <= 2 * tile:  # the first has no keys before its queries, the second none behind
         span = max(tile - stride + kernel_size + reach, slots - max(0, min(tile + reach, shortest - kernel_size)))
-    if span >= WHOLE_SPAN[biased] * slots:
+    if span >= WHOLE_SPAN * slots:
         return AxisCut(length, dilation, slots, 1, slots, slots, 0)
     return AxisCut(length, dilation, slots, -(-slots // tile), tile, span, reach)
 
@@ -83,10 +84,11 @@ def axis_tables(
     hidden = (key < start) | (key >= end)
     entries = (key - query + kernel_size - 1).masked_fill(hidden, 0)
     seen_alike = (entries * 2 + hidden).flatten(0, 1)
+    kind = torch.arange(cut.tiles * cut.groups, device=device)
     if share:
-        seen_alike, kind = seen_alike.unique(dim=0, return_inverse=True)
-    else:
-        kind = torch.arange(cut.tiles * cut.groups, device=device)
+        kinds, kind_of = seen_alike.unique(dim=0, return_inverse=True)
+        if len(kinds) < len(kind):
+            seen_alike, kind = kinds, kind_of
     return AxisTables(
         queries=(query[..., 0] * cut.groups + group).flatten(0, 1),
         keys=(torch.minimum(key[..., 0, :], size - 1) * cut.groups + group).flatten(0, 1),
@@ -128,22 +130,22 @@ def make_bags(numbers: Tensor, count: int) -> Bags:
     """One bag for each number below `count`, of the rows that have it."""
     numbers, rows = numbers.sort(stable=True)
     starts = torch.searchsorted(numbers, torch.arange(count + 1, device=numbers.device))
-    return Bags(rows[: starts[-1]], starts[:-1])
+    return Bags(rows[: starts[-1]].int(), starts[:-1].int())
 
 
 class Tables(NamedTuple):
     """Index tables of one map and window. Rows of a unit lie U apart, so that units and heads part by strides alone."""
 
     units: int
-    scores: int  # U * Q * S
+    shape: tuple[int, int]  # Q, S
+    hides: bool  # whether a query does not see some key of its unit
     entries: Tensor | None  # with a bias: entry of its flat table, one past the end where hidden, (kinds, Q, S)
     mask: Tensor | None  # without: 0, -inf where hidden, (kinds, Q, S); None where every query sees every key
     queries: Tensor | None = None  # position of each query, (Q * U,); None for one unit in the map's own order
     keys: Tensor | None = None  # position of each key, (S * U,); None likewise
     places: Tensor | None = None  # where the query of each position stands among the Q * U, (P,); None likewise
-    kinds: Tensor | None = None  # row of `entries` or `mask` of each unit, (U,); None where that is its own number
+    kinds: Tensor | None = None  # row of `entries` or `mask` of each unit, (U,); None for one row, or one each
     same_entry: Bags | None = None  # for each entry of the bias table its rows of `entries`, flattened
-    same_key: Bags | None = None  # for each position its rows of `keys`
     same_kind: Bags | None = None  # for each kind its units
 
 
@@ -154,31 +156,33 @@ def make_tables(
 
     Only `eager` tables have what takes sizes that the values decide: masks shared by units that see alike, and bags.
     """
-    cuts = [cut_axis(length, len(size), biased, *axis) for length, axis in zip(size, zip(*window))]
+    cuts = [cut_axis(*axis) for axis in zip(size, TILE[len(size)], *window)]
     steps = zip(cuts, window.kernel_size, window.stride, window.is_causal)
     queries, keys, unit, place, kind, entries, hidden = zip(*(axis_tables(*axis, eager, device) for axis in steps))
     units = [cut.tiles * cut.groups for cut in cuts]
     tiles = [cut.tile for cut in cuts]
-    scores = prod(units) * prod(tiles) * prod([cut.span for cut in cuts])
+    shape = prod(tiles), prod([cut.span for cut in cuts])
     shade = reduce(outer, hidden) > 0
+    hides = any(window.is_causal) or any(cut.slots > kernel for cut, kernel in zip(cuts, window.kernel_size))
     entry = mask = same_entry = None
     if biased:
         bounds = [2 * kernel_size - 1 for kernel_size in window.kernel_size]
         entry = flat_index(entries, bounds).masked_fill(shade, prod(bounds)).int()
         same_entry = make_bags(entry.flatten(), prod(bounds)) if eager else None
-    elif any(window.is_causal) or any(cut.slots > kernel for cut, kernel in zip(cuts, window.kernel_size)):
+    elif hides:
         mask = torch.zeros(shade.shape, dtype=dtype, device=device).masked_fill(shade, float('-inf'))
     if prod(units) == 1:
-        return Tables(1, scores, entry, mask, same_entry=same_entry)
+        return Tables(1, shape, hides, entry, mask, same_entry=same_entry)
     places = flat_index(place, tiles) * prod(units) + flat_index(unit, units)
     query, key = (flat_index(index, size).T.flatten() for index in (queries, keys))
-    tables = Tables(prod(units), scores, entry, mask, query, key, places, same_entry=same_entry)
+    tables = Tables(prod(units), shape, hides, entry, mask, query, key, places, same_entry=same_entry)
     if not eager:
         return tables
     counts = [table.shape[0] for table in entries]
     alike = flat_index(kind, counts)
-    bags = make_bags(key, prod(size)), make_bags(alike, prod(counts))
-    return tables._replace(kinds=alike, same_key=bags[0], same_kind=bags[1])
+    if prod(counts) == 1 or torch.equal(alike, torch.arange(len(alike), device=device)):
+        return tables
+    return tables._replace(kinds=alike, same_kind=make_bags(alike, prod(counts)))
 
 
 @lru_cache(maxsize=64)
@@ -188,3 +192,29 @@ def cached_tables(
     """Eager tables, kept for the last 64 different calls."""
     with torch.inference_mode(False):
         return make_tables(size, window, biased, dtype, device, eager=True)
+
+
+def make_mask(tables: Tables, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Return what is added to the scores of `split` units, (1 or U, 1 or N, Q, S); None when nothing is."""
+    if tables.entries is not None and bias is not None:
+        table = bias.flatten(1).to(dtype)
+        if tables.hides:
+            table = F.pad(table, (0, 1), value=float('-inf'))
+        mask = table.index_select(1, tables.entries.flatten()).unflatten(1, tables.entries.shape).transpose(0, 1)
+    elif tables.mask is not None:
+        mask = tables.mask[:, None]
+    else:
+        return None
+    if tables.kinds is not None:
+        mask = mask.contiguous().index_select(0, tables.kinds)  # whole rows are copied faster than strided ones
+    return mask
+
+
+def make_mask_backward(grad: Tensor, tables: Tables, bias: Tensor) -> Tensor:
+    """Transpose of `make_mask`: the gradient of `bias` from that of the mask, (U, N, Q, S)."""
+    assert tables.same_entry is not None
+    grad = grad.flatten(1)
+    if tables.same_kind is not None:
+        grad = tables.same_kind.sums(grad)
+    grad = grad.view(-1, bias.shape[0], prod(tables.shape)).transpose(1, 2)
+    return tables.same_entry.sums(grad.reshape(-1, bias.shape[0])).T.reshape(bias.shape).to(bias.dtype)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ops.window.neighborhood import blocked, na1d, na2d, na3d, reference, tiles
+from ops.window.neighborhood import blocked, chunked, na1d, na2d, na3d, reference, tiles
 from ops.window.neighborhood.functional import make_window
 from tests.ops.conftest import assert_near
 
@@ -82,11 +82,15 @@ def assert_agrees(run, leaves, window, scale=0.4):
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles of two or so queries along an axis and one sample at a time, so that small maps have many of each."""
-    monkeypatch.setattr(tiles, 'UNIT_QUERIES', 4)
-    monkeypatch.setattr(blocked, 'CHUNK_SCORES', 1)
-    tiles.cached_tables.cache_clear()
+    monkeypatch.setattr(tiles, 'TILE', {1: (4,), 2: (2, 2), 3: (2, 2, 2)})
+    monkeypatch.setattr(tiles, 'SHORT', 0)
+    monkeypatch.setattr(chunked, 'CHUNK_SCORES', 1)
+    caches = tiles.cached_tables, chunked.cached_rows, chunked.cached_places
+    for cache in caches:
+        cache.cache_clear()
     yield
-    tiles.cached_tables.cache_clear()
+    for cache in caches:
+        cache.cache_clear()
 
 
 SMALL = [
@@ -284,7 +288,7 @@ def test_kept_tables_are_small():
         for name in ('entries', 'mask'):
             table = getattr(large, name)
             assert (table is None) is (biased is (name == 'mask'))
-            assert table is None or table.shape == getattr(small, name).shape == (9, 64, 196)
+            assert table is None or table.shape == getattr(small, name).shape == (9, 32, 140)
 
 
 def test_tables_serve_training_after_inference_mode():
@@ -314,7 +318,7 @@ def test_tables_are_kept_and_bounded():
         for _ in range(2):
             na1d(*torch.zeros(3, 1, length, 1, 1), 3)
     info = tiles.cached_tables.cache_info()
-    assert (info.hits, info.misses) == (72, 72)
+    assert info.misses == 72 <= info.hits
     assert info.currsize == info.maxsize < 72
 
 

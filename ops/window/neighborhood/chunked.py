@@ -1,0 +1,226 @@
+"""The units of tiles.py on the CPU, by plain products of as many at a time as the cache holds.
+
+For units as small as these, products and a softmax in place are faster than `scaled_dot_product_attention`, which also
+has no fast CPU kernel for a mask that is trained. The backward pass gathers and weighs again: nothing but the inputs is
+kept for it.
+
+A row is the D channels of one head at one position. Heads are gathered apart, so that the rows of one unit and head are
+contiguous, and multiplied by the thread that has gathered them.
+
+Letters: B batch, P positions of the map, N heads, D channels per head, U units, Q queries and S keys of one unit; b
+images of one chunk, G = b * U * N their units and heads, g some of them.
+"""
+
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ops._scratch import scratch
+from ops.window.neighborhood.geometry import Window
+from ops.window.neighborhood.tiles import Bags, Tables, cached_tables, make_bags, make_mask, make_mask_backward
+
+CHUNK_SCORES = 1 << 20  # at a time, about: 4 MB in float32
+
+
+@lru_cache(maxsize=64)
+def cached_rows(
+    size: tuple[int, ...], window: Window, heads: int, images: int, apart: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Rows of queries, (G, Q), and keys, (G, S), in a tensor whose images and positions are so many rows `apart`."""
+    with torch.inference_mode(False):
+        tables = cached_tables(size, window, False, torch.float32, torch.device('cpu'))
+        assert tables.queries is not None
+        assert tables.keys is not None
+        first = torch.arange(images).view(-1, 1, 1, 1) * apart[0] + torch.arange(heads)[:, None]
+        queries = first + tables.queries.view(-1, tables.units).T[:, None] * apart[1]
+        keys = first + tables.keys.view(-1, tables.units).T[:, None] * apart[1]
+        return queries.flatten(0, 2).int(), keys.flatten(0, 2).int()
+
+
+class Places(NamedTuple):
+    """The way back, from the units of b images to (b, *size, N, D)."""
+
+    queries: Tensor  # where the query of each row stands among the G * Q, (b * P * N,)
+    keys: Bags  # for each row those of the G * S that it is
+    repeated: Tensor | None  # queries that stand for none, (G, Q, 1); None where there are none
+
+
+@lru_cache(maxsize=64)
+def cached_places(size: tuple[int, ...], window: Window, heads: int, images: int) -> Places:
+    """Return the way back for `heads` heads of `images` images."""
+    count = prod(size) * heads
+    queries, keys = cached_rows(size, window, heads, images, (count, heads))
+    with torch.inference_mode(False):
+        places = torch.empty(images * count, dtype=torch.int)
+        places[queries.flatten()] = torch.arange(queries.numel(), dtype=torch.int)
+        repeated = torch.ones(queries.numel(), dtype=torch.bool).index_fill_(0, places.long(), False)
+        bags = make_bags(keys.flatten(), len(places))
+        return Places(places, bags, repeated.view(*queries.shape, 1) if repeated.any() else None)
+
+
+def gather(rows: Tensor, index: Tensor, out: Tensor) -> Tensor:
+    """Fill `out` with the rows of `index`, in its own type."""
+    if rows.dtype == out.dtype:
+        torch.index_select(rows, 0, index.flatten(), out=out.view(-1, out.shape[-1]))
+        return out
+    return out.copy_(rows.index_select(0, index.flatten()).view(out.shape))
+
+
+class Units(NamedTuple):
+    """Units (G, Q or S, D) of some images: themselves where the map is one unit, else as indexed rows."""
+
+    values: Tensor
+    rows: Tensor | None
+
+    def take(self, some: slice, out: Tensor) -> Tensor:
+        """Return `some` of the G, which may be put into `out`."""
+        if self.rows is None:
+            return self.values if some.stop - some.start == len(self.values) else self.values[some]
+        return gather(self.values, self.rows[some], out[: some.stop - some.start])
+
+
+def as_units(x: Tensor, tables: Tables, window: Window, work: torch.dtype, keys: bool = False) -> Units:
+    """(b, *size, N, D) as units of its queries or keys."""
+    size, heads, width = tuple(x.shape[1:-2]), x.shape[-2], x.shape[-1]
+    x = x.flatten(1, -3)
+    if tables.queries is None:
+        return Units((x[0].transpose(0, 1) if len(x) == 1 else x.transpose(1, 2).flatten(0, 1)).to(work), None)
+    if x.stride()[2:] != (width, 1) or x.stride(0) % width or x.stride(1) % width:
+        x = x.contiguous()
+    apart = (x.stride(0) // width if len(x) > 1 else 0, x.stride(1) // width)
+    count = (len(x) - 1) * apart[0] + (x.shape[1] - 1) * apart[1] + heads
+    index = cached_rows(size, window, heads, len(x), apart)[keys]
+    return Units(x.as_strided((count, width), (width, 1)), index)
+
+
+def restore(units: Tensor, way: Tensor | Bags | None, out: Tensor) -> None:
+    """Bring units (G, Q or S, D) back to `out`, (b, *size, N, D), keys of several units as their sum."""
+    if way is None:
+        units = units.view(len(out), -1, *units.shape[1:]).transpose(1, 2)
+        out.view(units.shape).copy_(units)
+    elif isinstance(way, Bags):
+        out.copy_(way.sums(units.view(-1, units.shape[-1])).view(out.shape))
+    else:
+        gather(units.view(-1, units.shape[-1]), way, out.view(-1, units.shape[-1]))
+
+
+def product(left: Tensor, right: Tensor, out: Tensor, scale: float = 1.0) -> Tensor:
+    """(g, x, y), (g, y, z) -> (g, x, z), times `scale`."""
+    return torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
+
+
+def softmax_weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, heads: int, out: Tensor) -> Tensor:
+    """(g, Q, D), (g, S, D) -> (g, Q, S) in `out`. The mask is (units or 1, N or 1, Q, S)."""
+    product(q, k.mT, out, scale)
+    if mask is not None:
+        out.view(-1, len(mask), heads, *out.shape[1:]).add_(mask)
+    return torch.softmax(out, -1, out=out)
+
+
+def chunks(total: int, scores: int, grain: int = 1) -> list[slice]:
+    """Return slices of `total`, of a multiple of `grain` and of about `CHUNK_SCORES` where one has `scores`."""
+    step = max(1, CHUNK_SCORES // (scores * grain)) * grain
+    return [slice(start, min(start + step, total)) for start in range(0, total, step)]
+
+
+def of_units(mask: Tensor, some: slice, total: int, heads: int) -> Tensor:
+    """Return what of a mask falls to `some` of `total` units and heads."""
+    return mask if len(mask) == 1 or some == slice(0, total) else mask[some.start // heads : some.stop // heads]
+
+
+def add_images(scores: Tensor, to: Tensor) -> None:
+    """Add (g, Q, S) to the mask's gradient, (units or 1, N, Q, S)."""
+    scores = scores.view(-1, *to.shape)
+    to += scores[0] if len(scores) == 1 else scores.sum(0)
+
+
+class ChunkedAttention(torch.autograd.Function):
+    """(B, *size, N, D) x 3 -> (B, *size, N, D). 16-bit inputs are computed in float32."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        tables: Tables,
+        window: Window,
+        scale: float,
+    ) -> Tensor:
+        """Extra memory: the mask, and the units of one chunk with their scores."""
+        ctx.save_for_backward(query, key, value, bias)
+        ctx.tables, ctx.window, ctx.scale = tables, window, scale
+        (heads, width), (queries, keys) = query.shape[-2:], tables.shape
+        work = torch.promote_types(query.dtype, torch.float32)
+        mask = make_mask(tables, bias, work)
+        out = torch.empty(query.shape, dtype=query.dtype)
+        for part in chunks(len(query), tables.units * heads * queries * keys):
+            q = as_units(query[part], tables, window, work)
+            k, v = (as_units(x[part], tables, window, work, keys=True) for x in (key, value))
+            total = (part.stop - part.start) * tables.units * heads
+            slices = chunks(total, queries * keys, heads)
+            step = slices[0].stop
+            of_queries, of_keys, of_scores = (step, queries, width), (step, keys, width), (step, queries, keys)
+            x, *memory, scores = scratch(work, (total, queries, width), of_queries, of_keys, of_keys, of_scores)
+            for some in slices:
+                unit_q, unit_k, unit_v = (units.take(some, space) for units, space in zip((q, k, v), memory))
+                weights = scores[: len(unit_q)]
+                seen = None if mask is None else of_units(mask, some, total, heads)
+                softmax_weights(unit_q, unit_k, seen, scale, heads, weights)
+                product(weights, unit_v, x[some])
+            way = None
+            if tables.places is not None:
+                way = cached_places(tuple(query.shape[1:-2]), window, heads, part.stop - part.start).queries
+            restore(x, way, out[part])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Extra memory: as forward, with the gradients of all, and the units of one image of the keys' gradients."""
+        query, key, value, bias = ctx.saved_tensors
+        tables, window, scale = ctx.tables, ctx.window, ctx.scale
+        (heads, width), (queries, keys) = query.shape[-2:], tables.shape
+        work = torch.promote_types(query.dtype, torch.float32)
+        mask = make_mask(tables, bias, work)
+        grad_mask = torch.zeros_like(mask) if mask is not None and ctx.needs_input_grad[3] else None
+        grads = [torch.empty(query.shape, dtype=query.dtype) for _ in range(3)]
+        for part in chunks(len(query), tables.units * heads * queries * keys):
+            q, g = (as_units(x[part], tables, window, work) for x in (query, grad))
+            k, v = (as_units(x[part], tables, window, work, keys=True) for x in (key, value))
+            places = None
+            if tables.places is not None:
+                places = cached_places(tuple(query.shape[1:-2]), window, heads, part.stop - part.start)
+            total = (part.stop - part.start) * tables.units * heads
+            slices = chunks(total, queries * keys, heads)
+            step = slices[0].stop
+            of_queries, of_keys, of_scores = (step, queries, width), (step, keys, width), (step, queries, keys)
+            dq, dk, dv, *memory, weights, scores = scratch(
+                work,
+                *((total, rows, width) for rows in (queries, keys, keys)),
+                *(of_queries, of_keys, of_keys, of_queries, of_scores, of_scores),
+            )
+            for some in slices:
+                unit_q, unit_k, unit_v, unit_g = (units.take(some, space) for units, space in zip((q, k, v, g), memory))
+                if places is not None and places.repeated is not None:
+                    unit_g.masked_fill_(places.repeated[some], 0.0)
+                weights, scores = weights[: len(unit_q)], scores[: len(unit_q)]
+                seen = None if mask is None else of_units(mask, some, total, heads)
+                softmax_weights(unit_q, unit_k, seen, scale, heads, weights)
+                product(unit_g, unit_v.mT, scores)
+                torch._softmax_backward_data(scores, weights, -1, work, grad_input=scores)
+                if grad_mask is not None:
+                    add_images(scores, of_units(grad_mask, some, total, heads))
+                product(scores, unit_k, dq[some], scale)
+                product(scores.mT, unit_q, dk[some], scale)
+                product(weights.mT, unit_g, dv[some])
+            ways = (None, None, None) if places is None else (places.queries, places.keys, places.keys)
+            for units, way, to in zip((dq, dk, dv), ways, grads):
+                restore(units, way, to[part])
+        grad_bias = None if grad_mask is None else make_mask_backward(grad_mask, tables, bias)
+        return *grads, grad_bias, None, None, None
