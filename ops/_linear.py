@@ -1,7 +1,6 @@
-"""Dense layers in float32 on CPU by oneDNN, whose products are faster than those of MKL that torch takes.
+"""Dense layers by oneDNN where its product is faster than that of MKL, which `F.linear` takes.
 
-They round differently, by about 1e-6 of the values. A product is left to torch where it is not in float32 on CPU, too
-small to gain, or watched: compiled, exported, traced, transformed, under autocast or a mode. Graphs hold `F.linear`.
+The two round differently, by about 1e-6 of the values. What oneDNN may not compute is left to torch, see `ops._onednn`.
 """
 
 from typing import Any
@@ -10,62 +9,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops._onednn import form_of, has_hooks, needs_grad, product, takes
+
 LEAST_WORK = 2**24
 """Multiply-adds from which on oneDNN is faster, about 0.2 ms; below, its start costs more than it saves."""
-AVAILABLE = (
-    torch.backends.mkldnn.is_available()
-    and torch.backends.mkl.is_available()
-    and hasattr(torch.ops.mkldnn, '_linear_pointwise')
-)
-PLAIN = (Tensor, nn.Parameter)
-
-
-def is_watched() -> bool:
-    """Whether something beyond autograd looks at the operators that are called."""
-    return (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch.is_autocast_enabled('cpu')
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._len_torch_function_stack() > 0
-        or torch._C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
-    )
-
-
-def is_plain(x: Tensor | None) -> bool:
-    """Whether a tensor is an ordinary one in float32 on CPU, or none."""
-    return x is None or (type(x) in PLAIN and x.dtype is torch.float32 and x.is_cpu and x.layout is torch.strided)
 
 
 def is_faster(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether `product` takes (..., C) and gains by it."""
     return (
-        AVAILABLE
-        and not is_watched()
-        and is_plain(x)
-        and x.numel() * weight.size(0) >= LEAST_WORK
-        and is_plain(weight)
-        and is_plain(bias)
+        takes(x, weight, bias)
         and x.ndim > 1
+        and weight.ndim == 2
+        and x.numel() * weight.size(0) >= LEAST_WORK
         and x.size(-1) == weight.size(1)
         and 1 in weight.stride()
-        and bool(torch.backends.mkldnn.enabled)
     )
 
 
-def needs_grad(*tensors: Tensor | None) -> bool:
-    """Whether autograd is to follow what comes of the tensors."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 'none', form: str = '') -> Tensor:
-    """(..., C) x (D, C) -> (..., D) by oneDNN, behind autograd's back."""
-    return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, activation, [], form)
+def gradients(ctx: Any, x: Any, weight: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Those of the input, the weight and the bias. The weight's stays with MKL, which is as fast there."""
+    for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
+    rows = gradient.reshape(-1, gradient.shape[-1])
+    return (
+        linear(gradient, weight.t()) if for_x else None,
+        rows.t() @ x.reshape(-1, x.shape[-1]) if for_weight else None,
+        rows.sum(0) if for_bias else None,
+    )
 
 
 class Product(torch.autograd.Function):
-    """`product` for autograd. The gradient of the weight stays with MKL, which is as fast there."""
+    """`product` for autograd."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -76,13 +50,24 @@ class Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        for_x, for_weight, for_bias = ctx.needs_input_grad
-        rows = gradient.reshape(-1, gradient.shape[-1])
-        return (
-            linear(gradient, weight.t()) if for_x else None,
-            rows.t() @ x.reshape(-1, x.shape[-1]) if for_weight else None,
-            rows.sum(0) if for_bias else None,
-        )
+        return gradients(ctx, x, weight, gradient)
+
+
+class GeluProduct(torch.autograd.Function):
+    """The product of a GELU, which is computed again in the backward pass instead of kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, form: str) -> Tensor:
+        ctx.save_for_backward(x, weight if ctx.needs_input_grad[0] else None)
+        ctx.form = form
+        return product(F.gelu(x, approximate=form), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        to_act, to_weight, to_bias = gradients(ctx, F.gelu(x, approximate=ctx.form), weight, gradient)
+        to_x = to_act if to_act is None else torch.ops.aten.gelu_backward(to_act, x, approximate=ctx.form)
+        return to_x, to_weight, to_bias, None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -99,3 +84,25 @@ class Linear(nn.Linear):
         if torch.jit.is_scripting():
             return F.linear(x, self.weight, self.bias)
         return linear(x, self.weight, self.bias)
+
+
+def linear_act(layer: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
+    """(..., C) -> (..., D): act(layer(x)); in inference a GELU is computed in one pass with the layer."""
+    form = form_of(act)
+    if form is None or type(layer) is not Linear or has_hooks(layer):
+        return act(layer(x))
+    weight, bias = layer.weight, layer.bias
+    if not is_faster(x, weight, bias) or needs_grad(x, weight, bias):
+        return act(layer(x))
+    return product(x, weight, bias, form)
+
+
+def act_linear(act: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
+    """(..., C) -> (..., D): layer(act(x)); in training a GELU is computed twice, and its result not kept."""
+    form = form_of(act)
+    if form is None or type(layer) is not Linear or has_hooks(layer):
+        return layer(act(x))
+    weight, bias = layer.weight, layer.bias
+    if not is_faster(x, weight, bias) or not needs_grad(x, weight, bias):
+        return layer(act(x))
+    return GeluProduct.apply(x, weight, bias, form)

@@ -3,19 +3,20 @@
 Letters: B batch, C channels, H W height and width in positions.
 """
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
-from timm.layers import GELUTanh
 from torch import Tensor, nn
 
-from ops._linear import Linear, is_faster, needs_grad, product
+from ops._conv import conv_act
+from ops._linear import Linear, act_linear, linear_act
+from ops._onednn import has_hooks
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether something waits for what goes into or comes out of the module."""
-    own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(own) or torch.nn.modules.module._has_any_global_hook()
+def is_idle(drop: nn.Module) -> bool:
+    """Whether a dropout lets everything pass, unseen."""
+    return type(drop) is nn.Dropout and not (drop.p and drop.training) and not has_hooks(drop)
 
 
 class Mlp(nn.Module):
@@ -28,7 +29,9 @@ class Mlp(nn.Module):
         drop: dropout ratio after the activation and of the output.
     """
 
-    def __init__(self, dim: int, hidden_dim: int, act_layer: type[nn.Module] = nn.GELU, drop: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, hidden_dim: int, act_layer: Callable[[], nn.Module] = nn.GELU, drop: float = 0.0
+    ) -> None:
         super().__init__()
         self.fc1 = Linear(dim, hidden_dim)
         self.act = act_layer()
@@ -38,18 +41,12 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_scripting():
-            x = self.act(self.fc1(x))
+            x = self.fc2(self.drop1(self.act(self.fc1(x))))
+        elif is_idle(self.drop1) and torch.is_grad_enabled():
+            x = act_linear(self.act, self.fc2, self.fc1(x))
         else:
-            x = self.hidden(x)
-        return self.drop2(self.fc2(self.drop1(x)))
-
-    def hidden(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., hidden_dim), the activation of `fc1`; in inference in one pass over its result."""
-        fc1, act = self.fc1, self.act
-        known = type(fc1) is Linear and type(act) in (nn.GELU, GELUTanh) and not has_hooks(fc1) and not has_hooks(act)
-        if not known or not is_faster(x, fc1.weight, fc1.bias) or needs_grad(x, fc1.weight, fc1.bias):
-            return act(fc1(x))
-        return product(x, fc1.weight, fc1.bias, 'gelu', getattr(act, 'approximate', 'tanh'))
+            x = self.fc2(self.drop1(linear_act(self.fc1, self.act, x)))
+        return self.drop2(x)
 
 
 class DepthwiseMlp(nn.Module):
@@ -73,5 +70,9 @@ class DepthwiseMlp(nn.Module):
         self.drop2 = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(self.fc1(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return self.drop2(self.fc2(self.drop1(self.act(x))))
+        x = self.fc1(x).permute(0, 3, 1, 2)
+        if is_idle(self.drop1) and torch.is_grad_enabled():
+            x = act_linear(self.act, self.fc2, self.conv(x).permute(0, 2, 3, 1))
+        else:
+            x = self.fc2(self.drop1(conv_act(self.conv, self.act, x).permute(0, 2, 3, 1)))
+        return self.drop2(x)

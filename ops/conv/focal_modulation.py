@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops._conv import ConvAct
 from ops._linear import Linear, linear
 
 
@@ -62,7 +63,7 @@ class FocalModulation(nn.Module):
         self.normalize_modulator = normalize_modulator
         self.f = Linear(dim, sum(self.parts), bias=bias, **dd)
         self.focal_layers = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, bias=False, **dd), nn.GELU())
+            ConvAct(nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, bias=False, **dd), nn.GELU())
             for kernel in kernels
         )
         self.h = nn.Conv2d(dim, dim, 1, bias=bias, **dd)

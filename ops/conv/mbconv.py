@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops._conv import conv2d_act
 from ops._layout import missing
 from ops.gate.se import SqueezeExcitation
 
@@ -28,17 +29,20 @@ def same_padding(length: int, kernel_size: int, stride: int) -> tuple[int, int]:
 class SameConv2d(nn.Conv2d):
     """(B, C, H, W) -> (B, D, ceil(H / stride), ceil(W / stride)), zero-padded as TensorFlow does."""
 
-    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def same(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """The map, kernel and padding of the convolution without a name for its padding that this one is."""
         top, bottom = same_padding(x.shape[2], self.kernel_size[0], self.stride[0])
         left, right = same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
         if (top, left) == (bottom, right):
-            padding = (top, left)
-        elif torch.is_grad_enabled() or torch.compiler.is_exporting():
-            x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
-        else:
-            # A zero in front of the kernel spares the copy of the map; its backward pass would be slower than that,
-            # and onnxruntime takes a padded kernel for a padded map.
-            weight, padding = F.pad(weight, (right - left, 0, bottom - top, 0)), (bottom, right)
+            return x, weight, (top, left)
+        if torch.is_grad_enabled() or torch.compiler.is_exporting():
+            return F.pad(x, (left, right, top, bottom)), weight, (0, 0)
+        # A zero in front of the kernel spares the copy of the map; its backward pass would be slower than that, and
+        # onnxruntime takes a padded kernel for a padded map.
+        return x, F.pad(weight, (right - left, 0, bottom - top, 0)), (bottom, right)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x, weight, padding = self.same(x, weight)
         return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
@@ -57,13 +61,14 @@ class SameAvgPool2d(nn.Module):
         return f'kernel_size={self.kernel_size}'
 
 
-def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """norm(conv(x)) for a convolution without a bias; outside training the norm is a part of the convolution."""
+def conv_norm_act(conv: SameConv2d, norm: nn.BatchNorm2d, act: nn.Module, x: Tensor) -> Tensor:
+    """act(norm(conv(x))), no bias in the convolution; outside training the norm is a part of the convolution."""
     if norm.training:
-        return norm(conv(x))
+        return act(norm(conv(x)))
     variance, mean = cast(Tensor, norm.running_var), cast(Tensor, norm.running_mean)
     factor = norm.weight * (variance + norm.eps).rsqrt()
-    return conv._conv_forward(x, conv.weight * factor[:, None, None, None], norm.bias - mean * factor)
+    x, weight, padding = conv.same(x, conv.weight * factor[:, None, None, None])
+    return conv2d_act(x, weight, norm.bias - mean * factor, act, conv.stride, padding, conv.dilation, conv.groups)
 
 
 class MBConv(nn.Module):
@@ -106,7 +111,7 @@ class MBConv(nn.Module):
         dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         norm: Callable[[int], nn.BatchNorm2d] = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01, **dd)
         self.pre_norm = norm(dim)
-        self.expand_conv = nn.Conv2d(dim, hidden, 1, bias=False, **dd)
+        self.expand_conv = SameConv2d(dim, hidden, 1, bias=False, **dd)
         self.expand_norm = norm(hidden)
         self.depthwise_conv = SameConv2d(hidden, hidden, kernel_size, stride, groups=hidden, bias=False, **dd)
         self.depthwise_norm = norm(hidden)
@@ -120,6 +125,6 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = self.shortcut_conv(self.shortcut_pool(x))
-        x = self.act(conv_norm(self.expand_conv, self.expand_norm, self.pre_norm(x)))
-        x = self.se(self.act(conv_norm(self.depthwise_conv, self.depthwise_norm, x)))
-        return self.drop_path(self.shrink_conv(x)) + shortcut
+        x = conv_norm_act(self.expand_conv, self.expand_norm, self.act, self.pre_norm(x))
+        x = conv_norm_act(self.depthwise_conv, self.depthwise_norm, self.act, x)
+        return self.drop_path(self.shrink_conv(self.se(x))) + shortcut

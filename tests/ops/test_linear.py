@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ops import _linear
+from ops import _linear, _onednn
 from ops._linear import Linear, linear
 from tests.ops.conftest import assert_near
 
-pytestmark = pytest.mark.skipif(not _linear.AVAILABLE, reason='torch has no oneDNN and MKL')
+pytestmark = pytest.mark.skipif(not _onednn.AVAILABLE, reason='torch has no oneDNN and MKL')
 
 ROWS, WIDE, NARROW = 512, 256, 128
 

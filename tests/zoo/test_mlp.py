@@ -1,17 +1,17 @@
-"""The MLP against timm's, whose names it has."""
+"""The MLPs against timm's, whose names they have, and against their layers called one by one."""
 
 import pytest
 import timm.layers
 import torch
-from timm.layers import GELUTanh
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 
-from ops import _linear
+from ops import _linear, _onednn
 from tests.ops.conftest import assert_near
-from zoo import mlp
-from zoo.mlp import Mlp
+from zoo.mlp import DepthwiseMlp, Mlp
 
 DIM, HIDDEN = 96, 384
+ACTS = {'gelu': nn.GELU, 'tanh': lambda: nn.GELU(approximate='tanh'), 'relu': nn.ReLU}
 
 
 def both(act_layer=nn.GELU):
@@ -21,49 +21,106 @@ def both(act_layer=nn.GELU):
     return ours, theirs
 
 
+def one_by_one(mlp, x):
+    """A `DepthwiseMlp` written out."""
+    x = mlp.conv(nn.functional.linear(x, mlp.fc1.weight, mlp.fc1.bias).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return nn.functional.linear(nn.functional.gelu(x), mlp.fc2.weight, mlp.fc2.bias)
+
+
 @pytest.fixture
 def fused(monkeypatch):
-    """The activations that were computed together with the layer before."""
-    names = []
+    """The forms of the GELUs that were computed together with the layer before."""
+    forms = []
 
-    def product(x, weight, bias, activation, form):
-        names.append((activation, form))
-        return computed(x, weight, bias, activation, form)
+    def product(x, weight, bias, gelu=None):
+        forms.append(gelu)
+        return computed(x, weight, bias, gelu)
 
-    computed = mlp.product
-    monkeypatch.setattr(mlp, 'product', product)
-    return names
+    computed = _linear.product
+    monkeypatch.setattr(_linear, 'product', product)
+    return forms
 
 
-@pytest.mark.parametrize('act_layer', [nn.GELU, GELUTanh, nn.ReLU])
-def test_is_timms(fused, act_layer):
-    ours, theirs = both(act_layer)
-    x = torch.randn(2, 20, 16, DIM, requires_grad=True)
-    leaves = [x, *ours.parameters()], [x, *theirs.parameters()]
-    pairs = [torch.autograd.grad(m(x).square().sum(), w) for m, w in zip((ours, theirs), leaves)]
+def assert_same_gradients(ours, theirs, x):
+    """Of two pairs of a function and its parameters."""
+    pairs = [torch.autograd.grad(f(x).square().sum(), [x, *parameters]) for f, parameters in (ours, theirs)]
     for actual, expected in zip(*pairs):
         assert_near(actual, expected)
-    assert not fused
+
+
+@pytest.mark.parametrize('name', ACTS)
+def test_is_timms(fused, name):
+    ours, theirs = both(ACTS[name])
+    x = torch.randn(2, 20, 16, DIM, requires_grad=True)
+    assert_same_gradients((ours, list(ours.parameters())), (theirs, list(theirs.parameters())), x)
+    assert set(fused) <= {None}
+    fused.clear()
     with torch.no_grad():
         assert_near(ours(x), theirs(x))
-    forms = {nn.GELU: [('gelu', 'none')], GELUTanh: [('gelu', 'tanh')], nn.ReLU: []}
-    assert fused == (forms[act_layer] if _linear.AVAILABLE else [])
+    forms = {'gelu': 'none', 'tanh': 'tanh', 'relu': None}
+    assert fused == ([forms[name], None] if _onednn.AVAILABLE else [])
 
 
-@torch.no_grad()
-@pytest.mark.parametrize('name', ['fc1', 'act'])
-def test_hooks_see_their_module(fused, name):
+def test_depthwise_is_its_layers():
+    mlp = DepthwiseMlp(DIM, HIDDEN)
+    x = torch.randn(2, 20, 16, DIM, requires_grad=True)
+    parameters = list(mlp.parameters())
+    assert_same_gradients((mlp, parameters), (lambda x: one_by_one(mlp, x), parameters), x)
+    with torch.no_grad():
+        assert_near(mlp(x), one_by_one(mlp, x))
+
+
+def test_gradients_of_gradients():
     ours, theirs = both()
+    x = torch.randn(2, 20, 16, DIM, requires_grad=True)
+
+    def second(model):
+        leaves = [x, *model.parameters()]
+        first = torch.autograd.grad(model(x).square().mean(), leaves, create_graph=True)
+        return torch.autograd.grad(sum(t.square().sum() for t in first), leaves, allow_unused=True)
+
+    for actual, expected in zip(second(ours), second(theirs)):
+        assert_near(actual, expected)
+
+
+@pytest.mark.skipif(not _onednn.AVAILABLE, reason='torch has no oneDNN and MKL')
+def test_training_keeps_the_hidden_map_once():
+    def kept(model):
+        x, sizes = torch.randn(2, 20, 16, DIM, requires_grad=True), {}
+        with saved_tensors_hooks(lambda t: sizes.update({t.data_ptr(): t.nbytes}), lambda t: t):
+            model(x)
+        return sum(sizes.values())
+
+    ours, theirs = both()
+    assert kept(ours) == kept(theirs) - 2 * 20 * 16 * HIDDEN * 4
+
+
+def test_dropout():
+    ours, theirs = both()
+    ours.drop1.p = theirs.drop1.p = 0.5
+    x = torch.randn(4, 160, DIM)
+    for training in (True, False):
+        outputs = []
+        for model in (ours, theirs):
+            torch.manual_seed(0)
+            outputs.append(model.train(training)(x))
+        assert_near(*outputs)
+
+
+@pytest.mark.parametrize('grad', [True, False])
+@pytest.mark.parametrize('name', ['fc1', 'act', 'drop1', 'fc2'])
+def test_hooks_see_their_module(name, grad):
     x, seen = torch.randn(4, 160, DIM), []
-    for model in (ours, theirs):
-        model.get_submodule(name).register_forward_hook(lambda module, args, out: seen.append(out))
-        model(x)
-    assert not fused
+    with torch.set_grad_enabled(grad):
+        for model in both():
+            model.get_submodule(name).register_forward_hook(lambda module, args, out: seen.append(out))
+            model(x)
     assert_near(*seen)
 
 
-@torch.no_grad()
-def test_a_replaced_layer_is_called(fused):
+@pytest.mark.parametrize('grad', [True, False])
+@pytest.mark.parametrize('name', ['fc1', 'act', 'drop1', 'fc2'])
+def test_a_replaced_layer_is_called(name, grad):
     class Doubled(nn.Module):
         def __init__(self, inner):
             super().__init__()
@@ -72,14 +129,15 @@ def test_a_replaced_layer_is_called(fused):
         def forward(self, x):
             return 2 * self.inner(x)
 
-    ours, theirs = both()
-    ours.fc1, theirs.fc1 = Doubled(ours.fc1), Doubled(theirs.fc1)
-    x = torch.randn(4, 160, DIM)
-    assert_near(ours(x), theirs(x))
-    assert not fused
+    x, outputs = torch.randn(4, 160, DIM), []
+    with torch.set_grad_enabled(grad):
+        for model in both():
+            setattr(model, name, Doubled(getattr(model, name)))
+            outputs.append(model(x))
+    assert_near(*outputs)
 
 
 def test_traced_as_its_parts():
     ours, _ = both()
-    called = [node.target for node in torch.fx.symbolic_trace(ours).graph.nodes if node.op == 'call_module']
-    assert called == ['act', 'drop1', 'drop2']
+    called = [node.target for node in torch.fx.symbolic_trace(ours.eval()).graph.nodes if node.op == 'call_module']
+    assert called == ['act', 'drop2']

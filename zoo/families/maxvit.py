@@ -59,9 +59,8 @@ def attention_block(
     dim: int, mixer: nn.Module, mlp_ratio: float = 4.0, proj_drop: float = 0.0, drop_path: float = 0.0
 ) -> PreNormBlock:
     """(B, H, W, C) -> (B, H, W, C): attention and MLP."""
-    return PreNormBlock(
-        dim, mixer, Mlp(dim, int(dim * mlp_ratio), act_layer=GELUTanh, drop=proj_drop), drop_path=drop_path
-    )
+    mlp = Mlp(dim, int(dim * mlp_ratio), partial(nn.GELU, approximate='tanh'), proj_drop)
+    return PreNormBlock(dim, mixer, mlp, drop_path=drop_path)
 
 
 class MaxViTBlock(nn.Module):

@@ -1,0 +1,46 @@
+"""Convolutions with the GELU behind them, in one pass by oneDNN where that is allowed, see `ops._onednn`."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ops._onednn import convolution, form_of, has_hooks, needs_grad, takes
+
+
+def conv2d_act(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    act: nn.Module,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """(B, C, H, W) -> (B, D, H', W'): act(F.conv2d(...)); in inference, on a map NHWC in memory, in one pass."""
+    form = form_of(act)
+    if (
+        form is None
+        or not takes(x, weight, bias)
+        or needs_grad(x, weight, bias)
+        or x.ndim != 4
+        or not x.is_contiguous(memory_format=torch.channels_last)
+    ):
+        return act(F.conv2d(x, weight, bias, stride, padding, dilation, groups))
+    return convolution(x, weight, bias, stride, padding, dilation, groups, form)
+
+
+def conv_act(conv: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, D, H', W'): act(conv(x)) likewise."""
+    if type(conv) is not nn.Conv2d or conv.padding_mode != 'zeros' or isinstance(conv.padding, str) or has_hooks(conv):
+        return act(conv(x))
+    return conv2d_act(x, conv.weight, conv.bias, act, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+class ConvAct(nn.Sequential):
+    """(B, C, H, W) -> (B, D, H', W'): a convolution and its activation, `conv_act` of the two."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv_act(self[0], self[1], x)
