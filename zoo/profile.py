@@ -162,17 +162,16 @@ def by_module(model: nn.Module, counter: FlopCounterMode) -> Counter[str]:
     """The counter's floating point operations as multiply-adds under the names of `named_modules`."""
     root = type(model).__name__
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
-    macs = Counter({name.removeprefix(f'{root}.'): count // 2 for name, count in flops.items() if name != 'Global'})
-    macs[''] = flops['Global'] // 2
-    return macs
+    flops[f'{root}.'] = flops.pop('Global')
+    return Counter({name.removeprefix(f'{root}.'): count // 2 for name, count in flops.items() if name != root})
 
 
 def with_formulas(macs: Counter[str], own: dict[str, nn.Module], formulas: Counter[str]) -> Counter[str]:
     """Replaces what the modules of `own` compute outside their children by their formulas, in them and above."""
     corrected = Counter(macs)
     for name, module in own.items():
-        counted = macs[name] - sum(macs[f'{name}.{child}'] for child, _ in module.named_children())
-        path = name.split('.')
+        path = name.split('.') if name else []
+        counted = macs[name] - sum(macs['.'.join([*path, child])] for child, _ in module.named_children())
         for depth in range(len(path) + 1):
             corrected['.'.join(path[:depth])] += formulas[name] - counted
     return corrected

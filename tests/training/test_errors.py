@@ -21,6 +21,11 @@ from tools import train
         ("train_dataloader = dict(dataset=dict(split='dev'))", "no split 'dev'"),
         ('optim_wrapper = dict(accumulative_counts=4)', 'set train_dataloader.num_batch_per_epoch=4'),
         (
+            "train_cfg = dict(_delete_=True, type='ResumableIterLoop', max_iters=8, val_interval=4)\n"
+            'optim_wrapper = dict(accumulative_counts=3)',
+            'set train_cfg.val_interval to one',
+        ),
+        (
             'default_hooks = dict(checkpoint=dict(iterations=3))\noptim_wrapper = dict(accumulative_counts=2)',
             'name a multiple of accumulative_counts=2',
         ),

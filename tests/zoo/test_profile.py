@@ -66,6 +66,15 @@ def test_attention_is_counted_by_its_definition(module, size, kernel, dilation, 
     assert macs['0.qkv'] == math.prod(computed) * 3 * dim**2
 
 
+def test_module_with_a_formula_may_be_the_whole_model():
+    module = NeighborhoodAttention2D(8, 2, 3)
+    assert profile.count_macs(module, (9, 12, 8)) == {
+        '': 108 * (4 * 8**2 + 2 * 9 * 8),
+        'qkv': 108 * 3 * 8**2,
+        'proj': 108 * 8**2,
+    }
+
+
 def test_dense_attention_of_timm():
     counted = profile.profile('vit_tiny_patch16_224')
     tokens, dim = 197, 192

@@ -127,17 +127,20 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self.dataloader: Any = seeded(self.dataloader, runner.seed, self.length)
 
     def run(self) -> torch.nn.Module:
-        steps = self.runner.optim_wrapper._accumulative_counts
+        self.check_accumulation(self.runner.optim_wrapper._accumulative_counts)
+        with warnings.catch_warnings():
+            # torch's schedulers count calls, and with accumulated gradients not every iteration is a step
+            warnings.filterwarnings('ignore', r'Detected call of `scheduler.step\(\)`')
+            return super().run()
+
+    def check_accumulation(self, steps: int) -> None:
+        """ValueError unless an epoch ends where gradients accumulated over `steps` iterations are used."""
         if len(self.dataloader) % steps:
             whole = len(self.dataloader) // steps * steps
             raise ValueError(
                 f'an epoch of {len(self.dataloader)} iterations is no multiple of accumulative_counts={steps}: '
                 f'set train_dataloader.num_batch_per_epoch={whole}'
             )
-        with warnings.catch_warnings():
-            # torch's schedulers count calls, and with accumulated gradients not every iteration is a step
-            warnings.filterwarnings('ignore', r'Detected call of `scheduler.step\(\)`')
-            return super().run()
 
     def run_epoch(self) -> None:
         self.runner.call_hook('before_train_epoch')
@@ -189,6 +192,15 @@ class ResumableIterLoop(ResumableEpochLoop):
         super().__init__(runner, dataloader, max_epochs=len(self.ends), val_begin=first)
         self._max_iters = max_iters
         self.stream: Iterator[Any] | None = None
+
+    def check_accumulation(self, steps: int) -> None:
+        for end in self.ends:
+            if end % steps:
+                setting = 'max_iters' if end == self.ends[-1] else 'val_interval'
+                raise ValueError(
+                    f'training stops to validate after iteration {end}, which is no multiple of '
+                    f'accumulative_counts={steps}: set train_cfg.{setting} to one'
+                )
 
     def begin(self, epoch: int) -> int:
         return self.ends[epoch - 1] if epoch else 0
