@@ -24,16 +24,33 @@ def pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
 
 def missing(length: int, size: int) -> int:
     """How many positions `length` lacks to be a multiple of `size`."""
-    # Not -length % size: torch.compile simplifies quotients, and knows no remainder of a negative number.
-    return -(-length // size) * size - length
+    # Not -length % size: torch.compile simplifies quotients, of positive numbers without a mistake.
+    return (length + size - 1) // size * size - length
+
+
+def known_zero(*lengths: int) -> bool:
+    """Whether all are 0. Not so in a graph compiled for many sizes: it serves maps that fit and maps that do not."""
+    if not torch.compiler.is_compiling():
+        return not any(lengths)
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to load
+
+    return all(statically_known_true(length == 0) for length in lengths)
 
 
 def pad_to_multiple(x: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, H, W, C) -> (B, H', W', C): zeros at the bottom and right until both sides are multiples of `size`."""
     bottom, right = missing(x.shape[1], size[0]), missing(x.shape[2], size[1])
-    # No choice in a compiled graph, which is to serve maps that fit and maps that do not.
-    wanted = torch.compiler.is_dynamo_compiling() or bottom or right
-    return F.pad(x, (0, 0, 0, right, 0, bottom)) if wanted else x
+    return x if known_zero(bottom, right) else F.pad(x, (0, 0, 0, right, 0, bottom))
+
+
+def crop(x: Tensor, size: tuple[int, int], before: tuple[int, int] = (0, 0)) -> Tensor:
+    """(B, H', W', C) -> (B, H, W, C): the part of `size` (H, W) that lies behind so many rows and columns."""
+    (top, left), (H, W) = before, size
+    part = x[:, top : top + H, left : left + W]
+    if not torch.compiler.is_compiling() or known_zero(x.shape[1] - H, x.shape[2] - W):
+        return part
+    # The strides of a view would tell maps that were padded from those that were not, in graphs for both.
+    return part.clone(memory_format=torch.contiguous_format)
 
 
 def to_windows(x: Tensor, size: tuple[int, int]) -> Tensor:

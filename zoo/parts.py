@@ -18,7 +18,7 @@ from timm.layers import DropPath, LayerNorm2d, LayerScale
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
-from ops._layout import missing
+from ops._layout import known_zero, missing
 from ops._linear import Linear
 from ops.conv.focal_modulation import FocalModulation, resize_kernel, resize_levels
 from ops.window.neighborhood import NeighborhoodAttention2D
@@ -154,7 +154,7 @@ class PositionEmbedding(nn.Module):
 
     def resize(self, table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
         """(1, P + h * w, C) -> (1, P + H * W, C)."""
-        if old == new:
+        if known_zero(new[0] - old[0], new[1] - old[1]):
             return table
         prefix, places = table[:, : self.prefix_tokens], table[:, self.prefix_tokens :]
         places = F.interpolate(places.transpose(1, 2).unflatten(2, old), size=new, mode=self.mode)

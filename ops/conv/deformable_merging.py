@@ -5,6 +5,7 @@ Code: https://github.com/ziplab/LITv2 (Apache-2.0), classification/models/patch_
 Letters: B batch, C, D channels, H, W height and width in positions, K side of a patch.
 """
 
+from math import ceil, log2
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def resample(x: Tensor, offset: Tensor, patch_size: int) -> Tensor:
     column = shift[..., 1] + torch.arange(shift.shape[2], device=x.device, dtype=dtype)
     # A side that is a power of two makes the normalised coordinates of whole positions exact: at the start all offsets
     # are 0, and a rounding there would change to which side their gradient is taken.
-    height, width = (1 << (int(side) - 1).bit_length() for side in x.shape[2:])
+    height, width = (2 ** ceil(log2(side)) for side in x.shape[2:])
     padded = F.pad(x.to(dtype), (0, width - x.shape[3], 0, height - x.shape[2]))
     grid = torch.stack(((2 * column + 1) / width - 1, (2 * row + 1) / height - 1), -1)
     return F.grid_sample(padded, grid, align_corners=False).to(x.dtype)

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._conv import conv2d_act
-from ops._layout import missing
+from ops._layout import known_zero, missing
 from ops.gate.se import SqueezeExcitation
 
 
 def same_padding(length: int, kernel_size: int, stride: int) -> tuple[int, int]:
     """Zeros before and after an axis such that ceil(length / stride) positions come out, as TensorFlow's 'SAME'."""
-    total = max((-(-length // stride) - 1) * stride + kernel_size - length, 0)
+    total = missing(length, stride) + kernel_size - stride
+    if kernel_size < stride:  # else it is not negative, which torch.compile would not see
+        total = max(total, 0)
     return total // 2, total - total // 2
 
 
@@ -33,12 +35,12 @@ class SameConv2d(nn.Conv2d):
         """The map, kernel and padding of the convolution without a name for its padding that this one is."""
         top, bottom = same_padding(x.shape[2], self.kernel_size[0], self.stride[0])
         left, right = same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
-        if (top, left) == (bottom, right):
+        if known_zero(bottom - top, right - left):
             return x, weight, (top, left)
-        if torch.is_grad_enabled() or torch.compiler.is_exporting():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return F.pad(x, (left, right, top, bottom)), weight, (0, 0)
-        # A zero in front of the kernel spares the copy of the map; its backward pass would be slower than that, and
-        # onnxruntime takes a padded kernel for a padded map.
+        # A zero in front of the kernel spares the copy of the map; its backward pass would be slower than that, a graph
+        # for many sizes cannot have it, and onnxruntime takes a padded kernel for a padded map.
         return x, F.pad(weight, (right - left, 0, bottom - top, 0)), (bottom, right)
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -55,7 +57,8 @@ class SameAvgPool2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         bottom, right = missing(x.shape[2], self.kernel_size), missing(x.shape[3], self.kernel_size)
-        return F.avg_pool2d(F.pad(x, (0, right, 0, bottom)) if bottom or right else x, self.kernel_size)
+        x = x if known_zero(bottom, right) else F.pad(x, (0, right, 0, bottom))
+        return F.avg_pool2d(x, self.kernel_size)
 
     def extra_repr(self) -> str:
         return f'kernel_size={self.kernel_size}'

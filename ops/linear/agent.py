@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._layout import pair
+from ops._layout import known_zero, pair
 from ops._linear import Linear
 from ops.linear.spatial_reduction import SpatialReductionAttention, reduced_size
 from ops.window.relative_attention import biased_attention
@@ -63,12 +63,13 @@ def agent_attention(
 
 def resize_axis(table: Tensor, length: int) -> Tensor:
     """(N, A, L) -> (N, A, length), linear."""
-    return table if table.shape[-1] == length else F.interpolate(table, size=length, mode='linear')
+    return table if known_zero(length - table.shape[-1]) else F.interpolate(table, size=length, mode='linear')
 
 
 def resize_plane(table: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, A, H, W) -> (N, A, *size), bilinear, corners not aligned."""
-    return table if tuple(table.shape[-2:]) == size else F.interpolate(table, size=size, mode='bilinear')
+    fits = known_zero(size[0] - table.shape[-2], size[1] - table.shape[-1])
+    return table if fits else F.interpolate(table, size=size, mode='bilinear')
 
 
 AXIS = {'ah_bias': 3, 'aw_bias': 4, 'ha_bias': 2, 'wa_bias': 3}
@@ -345,4 +346,4 @@ class ReducedAgentAttention(SpatialReductionAttention):
         self.core.resize_biases(input_size, reduced_size(input_size, self.sr_ratio))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
-        return self.core(q, k, v, grid, reduced_size(grid, self.sr_ratio))
+        return self.core(q, k, v, grid, reduced_size(grid, self.sr_ratio) if self.sr_ratio > 1 else None)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ops._layout import from_windows, pad_to_multiple, pair, to_windows
+from ops._layout import crop, from_windows, pad_to_multiple, pair, to_windows
 from ops._linear import Linear
 from ops.linear.agent import AgentCore
 from ops.window.cross_shaped import BranchedAttention, Stripe, crossing_stripes, from_stripes, to_stripes
@@ -86,7 +86,7 @@ class WindowAgentAttention(nn.Module):
         x = from_windows(self.proj_drop(self.proj(windows)), self.window_size, size)
         if any(self.shift_size):
             x = x.roll(self.shift_size, dims=(1, 2))
-        return x[:, :H, :W]
+        return crop(x, (H, W))
 
     def extra_repr(self) -> str:
         return f'window_size={self.window_size}, shift_size={self.shift_size}'

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._layout import from_windows, pad_to_multiple, to_windows
+from ops._layout import crop, from_windows, pad_to_multiple, to_windows
 from ops._linear import Linear
 
 
@@ -110,7 +110,7 @@ class HiLoAttention(nn.Module):
         padded = pad_to_multiple(x, (self.window_size, self.window_size))
         branches = []
         if self.hi_heads:
-            branches.append(self.hifi(padded)[:, : x.shape[1], : x.shape[2]])
+            branches.append(crop(self.hifi(padded), (x.shape[1], x.shape[2])))
         if self.lo_heads:
             branches.append(self.lofi(x, padded))
         return self.proj_drop(torch.cat(branches, -1))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._layout import from_windows, missing, pad_to_multiple, pair, to_windows
+from ops._layout import crop, from_windows, known_zero, missing, pad_to_multiple, pair, to_windows
 from ops._linear import Linear
 from ops.window.relative_attention import biased_attention, relative_bias
 
@@ -81,13 +81,13 @@ class _PartitionAttention(nn.Module):
         bias = bias if bias is None else bias.to(q.dtype)
         x = biased_attention(q, k, v, bias, self.scale, self.attn_drop if self.training else 0.0)
         x = self.reverse(x.transpose(1, 2).flatten(2), self.partition_size, padded)
-        return self.proj_drop(self.proj(x[:, :height, :width]))
+        return self.proj_drop(self.proj(crop(x, (height, width))))
 
     def bias(self, x: Tensor) -> Tensor | None:
         """What is added to the scores of the windows of (B, H, W, C): (1, N, L, L), (B * windows, N or 1, L, L)."""
         bias = None if self.rpb is None else relative_bias(self.rpb)[None]
         bottom, right = (missing(length, side) for length, side in zip(x.shape[1:3], self.partition_size))
-        if not (self.mask_padding and (bottom or right)):
+        if not self.mask_padding or known_zero(bottom, right):
             return bias
         outside = F.pad(x.new_zeros(1, *x.shape[1:3], 1), (0, 0, 0, right, 0, bottom), value=-inf)
         mask = self.partition(outside, self.partition_size).mT[:, None]

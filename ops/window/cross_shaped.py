@@ -13,11 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._layout import from_windows, missing, to_windows
+from ops._layout import crop, from_windows, known_zero, missing, to_windows
 from ops._linear import Linear
 
 Stripe = tuple[int | None, int | None]
 """Height and width of a stripe in positions, None for the side of the map."""
+
+
+def lacking(size: tuple[int, int], stripe: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns that a map of `size` lacks to be whole stripes; none along a side that is one stripe."""
+    H, W = (0 if known_zero(side - length) else missing(side, length) for side, length in zip(size, stripe))
+    return H, W
 
 
 def to_stripes(x: Tensor, stripe: tuple[int, int]) -> Tensor:
@@ -25,18 +31,18 @@ def to_stripes(x: Tensor, stripe: tuple[int, int]) -> Tensor:
 
     The zeros are shared between the two sides of an axis; an odd one lies at the end.
     """
-    bottom, right = missing(x.shape[1], stripe[0]), missing(x.shape[2], stripe[1])
-    if torch.compiler.is_dynamo_compiling() or bottom or right:  # as in `pad_to_multiple`
+    bottom, right = lacking((x.shape[1], x.shape[2]), stripe)
+    if not known_zero(bottom, right):
         x = F.pad(x, (0, 0, right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
     return to_windows(x, stripe)
 
 
 def from_stripes(stripes: Tensor, stripe: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """The inverse of `to_stripes` for a map of `size` (H, W); what lies on the zeros is left out."""
-    (h, w), (H, W) = stripe, size
-    bottom, right = missing(H, h), missing(W, w)
+    H, W = size
+    bottom, right = lacking(size, stripe)
     x = from_windows(stripes, stripe, (H + bottom, W + right))
-    return x[:, bottom // 2 : bottom // 2 + H, right // 2 : right // 2 + W]
+    return crop(x, size, (bottom // 2, right // 2))
 
 
 def crossing_stripes(dim: int, num_heads: int, split_size: int | None) -> list[Stripe]:

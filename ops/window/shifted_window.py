@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._layout import from_windows, pad_to_multiple, pair, to_windows
+from ops._layout import crop, from_windows, pad_to_multiple, pair, to_windows
 from ops._linear import Linear
 from ops.window.relative_attention import relative_bias
 
@@ -123,7 +123,7 @@ class ShiftedWindowAttention(nn.Module):
         x = from_windows(self.proj_drop(self.proj(x)), self.window_size, size)
         if shifted:
             x = x.roll(self.shift_size, dims=(1, 2))
-        return x[:, :H, :W]
+        return crop(x, (H, W))
 
     def extra_repr(self) -> str:
         return f'num_heads={self.num_heads}, window_size={self.window_size}, shift_size={self.shift_size}'

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._layout import from_windows, missing, pad_to_multiple, pair, to_windows
+from ops._layout import crop, from_windows, missing, pad_to_multiple, pair, to_windows
 from ops._linear import Linear
 from ops.routed.bilevel_routing.dense import local_enhancement
 from ops.routed.bilevel_routing.functional import BACKENDS, attend_everywhere, find_routes, routed_attention
@@ -205,7 +205,7 @@ class BiLevelRoutingAttention(_BiLevelRoutingAttention):
         out = to_map(self.attend(q, self.pool(k, size), self.pool(v, size), routes, weights), size, grid)
         if self.lepe is not None:
             out = out + self.lepe(to_map(v, size, grid).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return self.proj_drop(self.proj(out[:, :height, :width]))
+        return self.proj_drop(self.proj(crop(out, (height, width))))
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, H, W, C) -> queries, keys and values of the regions, each (B, R, L, N, D)."""
@@ -308,7 +308,7 @@ class BiLevelRoutingAttention2d(_BiLevelRoutingAttention):
         windows = to_windows(pad_to_multiple(qkv.permute(0, 2, 3, 1), grid), size)
         q, k, v = (self.heads_of(part, prod(grid) // prod(size)) for part in windows.chunk(3, dim=-1))
         out = to_map(self.attend(q, k, v, self.route(qkv, size, regions=q.shape[1])), size, grid)
-        out = out[:, :height, :width].permute(0, 3, 1, 2)
+        out = crop(out, (height, width)).permute(0, 3, 1, 2)
         if self.lepe is not None:
             out = out + self.lepe(qkv.chunk(3, dim=1)[2].contiguous())
         return self.proj_drop(self.proj(out))
