@@ -5,6 +5,7 @@ costs as much as the work done in them.
 """
 
 import threading
+from itertools import accumulate
 from math import prod
 
 import torch
@@ -35,8 +36,8 @@ def scratch(dtype: torch.dtype, *shapes: tuple[int, ...]) -> list[Tensor]:
             memory = torch.empty(needed, dtype=torch.uint8)
             if needed <= KEPT_BYTES:
                 _kept.memory, _kept.views = memory, {}
-        parts = memory[:needed].view(dtype).split(sizes)
-        views = [part.view(shape) for part, shape in zip(parts, shapes)]
+        numbers, starts = memory[:needed].view(dtype), accumulate(sizes, initial=0)
+        views = [numbers[start : start + size].view(shape) for start, size, shape in zip(starts, sizes, shapes)]
     if memory is _kept.memory and len(_kept.views) < 64:
         _kept.views[dtype, shapes] = views
     return views

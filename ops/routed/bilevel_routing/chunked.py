@@ -1,34 +1,22 @@
 """Routed attention that never holds the gathered keys and values: regions are gathered, used and forgotten in chunks.
 
-A chunk stays in the cache of a CPU, which makes this faster than one gather, too. The backward pass gathers again and
-adds the gradients of a chunk to those of the regions it came from. Both passes are operators of torch's dispatcher, so
-that a compiler sees one node instead of a loop whose length depends on the batch.
+The backward pass gathers again and adds the gradients of a chunk to those of the regions it came from. On the CPU both
+passes are those of products.py, whose chunks stay in the cache: that is faster than one gather, too. Both are operators
+of torch's dispatcher, so that a compiler sees one node instead of a loop whose length depends on the batch.
 
 Letters: B batch, R regions of queries, S of keys, T routes, L M positions of a region, N heads, D E channels per head,
 G regions of a chunk.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CHUNK_ON_CPU, CHUNK_ELSEWHERE = 1 << 18, 1 << 24  # numbers of a chunk: its keys, values and scores
-MIN_QUERIES = 64
-MAX_REGIONS = 65535  # the attention kernels of CUDA take no larger batch
+from ops.routed.bilevel_routing import products
 
-
-def chunks(query: Tensor, key: Tensor, value: Tensor, routes: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield slices of the B * R regions and of the L queries; a region is cut only where it is a chunk of its own."""
-    L, heads, keys = query.shape[2], query.shape[3], routes.shape[2] * key.shape[2]
-    budget = CHUNK_ON_CPU if query.device.type == 'cpu' else CHUNK_ELSEWHERE
-    regions = min(max(1, budget // (heads * keys * (key.shape[4] + value.shape[4] + L))), MAX_REGIONS)
-    queries = L if regions > 1 else max(MIN_QUERIES, budget // (heads * keys))
-    for start in range(0, query.shape[0] * query.shape[1], regions):
-        for first in range(0, L, queries):
-            yield slice(start, start + regions), slice(first, first + queries)
+CHUNK = 1 << 24  # numbers of a chunk: its keys, values and scores
 
 
 def rows_of(routes: Tensor, regions: int) -> Tensor:
@@ -53,7 +41,7 @@ def run_forward(query: Tensor, key: Tensor, value: Tensor, routes: Tensor, scale
     queries, keys, values = (x.flatten(0, 1) for x in (query, key, value))
     rows = rows_of(routes, key.shape[1])
     out = query.new_empty(*queries.shape[:3], value.shape[4])
-    for part, some in chunks(query, key, value, routes):
+    for part, some in products.chunks(query, key, value, routes, CHUNK):
         q, k, v = queries[part, some].transpose(1, 2), gather(keys, rows[part]), gather(values, rows[part])
         out[part, some] = F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2)
     return out.view(*query.shape[:4], value.shape[4])
@@ -70,7 +58,7 @@ def run_backward(
     grad_keys, grad_values = (x.new_zeros(x.shape, dtype=work) for x in (keys, values))
     # a backward pass inside autocast would mix types
     with torch.autocast(query.device.type, enabled=False):
-        for part, some in chunks(query, key, value, routes):
+        for part, some in products.chunks(query, key, value, routes, CHUNK):
             q, g = (x[part, some].transpose(1, 2).to(work) for x in (queries, grads))
             k, v = (gather(x, rows[part]).to(work) for x in (keys, values))
             q = q * scale
@@ -121,7 +109,9 @@ LIBRARY.define(
     ' -> (Tensor, Tensor, Tensor)'
 )
 LIBRARY.impl('routed_attention', run_forward, 'CompositeExplicitAutograd')
+LIBRARY.impl('routed_attention', products.run_forward, 'CPU')
 LIBRARY.impl('routed_attention_backward', run_backward, 'CompositeExplicitAutograd')
+LIBRARY.impl('routed_attention_backward', products.run_backward, 'CPU')
 torch.library.register_fake('attnzoo::routed_attention', like_forward, lib=LIBRARY)
 torch.library.register_fake('attnzoo::routed_attention_backward', like_backward, lib=LIBRARY)
 torch.library.register_autograd('attnzoo::routed_attention', differentiate, setup_context=save, lib=LIBRARY)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ops._products import attention_backward, gather, product
 from ops._scratch import scratch
 from ops.window.neighborhood.geometry import Window
 from ops.window.neighborhood.tiles import Bags, Tables, cached_tables, make_bags, make_mask, make_mask_backward
@@ -62,14 +63,6 @@ def cached_places(size: tuple[int, ...], window: Window, heads: int, images: int
         return Places(places, bags, repeated.view(*queries.shape, 1) if repeated.any() else None)
 
 
-def gather(rows: Tensor, index: Tensor, out: Tensor) -> Tensor:
-    """Fill `out` with the rows of `index`, in its own type."""
-    if rows.dtype == out.dtype:
-        torch.index_select(rows, 0, index.flatten(), out=out.view(-1, out.shape[-1]))
-        return out
-    return out.copy_(rows.index_select(0, index.flatten()).view(out.shape))
-
-
 class Units(NamedTuple):
     """Units (G, Q or S, D) of some images: themselves where the map is one unit, else as indexed rows."""
 
@@ -106,11 +99,6 @@ def restore(units: Tensor, way: Tensor | Bags | None, out: Tensor) -> None:
         out.copy_(way.sums(units.view(-1, units.shape[-1])).view(out.shape))
     else:
         gather(units.view(-1, units.shape[-1]), way, out.view(-1, units.shape[-1]))
-
-
-def product(left: Tensor, right: Tensor, out: Tensor, scale: float = 1.0) -> Tensor:
-    """(g, x, y), (g, y, z) -> (g, x, z), times `scale`."""
-    return torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
 
 
 def softmax_weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, heads: int, out: Tensor) -> Tensor:
@@ -212,13 +200,10 @@ class ChunkedAttention(torch.autograd.Function):
                 weights, scores = weights[: len(unit_q)], scores[: len(unit_q)]
                 seen = None if mask is None else of_units(mask, some, total, heads)
                 softmax_weights(unit_q, unit_k, seen, scale, heads, weights)
-                product(unit_g, unit_v.mT, scores)
-                torch._softmax_backward_data(scores, weights, -1, work, grad_input=scores)
+                unit_grads = (dq[some], dk[some], dv[some])
+                attention_backward(unit_g, unit_q, unit_k, unit_v, weights, scale, scores, unit_grads)
                 if grad_mask is not None:
                     add_images(scores, of_units(grad_mask, some, total, heads))
-                product(scores, unit_k, dq[some], scale)
-                product(scores.mT, unit_q, dk[some], scale)
-                product(weights.mT, unit_g, dv[some])
             ways = (None, None, None) if places is None else (places.queries, places.keys, places.keys)
             for units, way, to in zip((dq, dk, dv), ways, grads):
                 restore(units, way, to[part])

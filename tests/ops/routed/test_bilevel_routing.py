@@ -13,7 +13,7 @@ from ops import (
     DenseLePEAttention2d,
     routed_attention,
 )
-from ops.routed.bilevel_routing import BACKENDS, chunked, masked
+from ops.routed.bilevel_routing import BACKENDS, chunked, masked, products
 from tests.ops.conftest import assert_near
 
 D64 = torch.float64
@@ -57,12 +57,20 @@ def test_is_the_formula_with_its_gradients(backend, shape):
 
 @pytest.mark.parametrize('budget', [1, 100, 1000])
 def test_chunks_of_regions_and_of_queries_change_nothing(monkeypatch, budget):
-    monkeypatch.setattr(chunked, 'CHUNK_ON_CPU', budget)
-    monkeypatch.setattr(chunked, 'MIN_QUERIES', 3)
+    monkeypatch.setattr(chunked, 'CHUNK', budget)
+    monkeypatch.setattr(products, 'CHUNK', budget)
+    monkeypatch.setattr(products, 'MIN_QUERIES', 3)
     qkv, routes = inputs()
-    parts = list(chunked.chunks(*qkv, routes))
+    parts = list(products.chunks(*qkv, routes, budget))
     assert (len(parts) == 20) == (budget == 1)
-    assert_same(routed_attention(*qkv, routes, 0.4, backend='chunked'), loop(*qkv, routes, 0.4), qkv)
+    expected = loop(*qkv, routes, 0.4)
+    assert_same(routed_attention(*qkv, routes, 0.4, backend='chunked'), expected, qkv)
+    with torch.no_grad():
+        here, elsewhere = (
+            (module.run_forward(*qkv, routes, 0.4), *module.run_backward(expected, *qkv, routes, 0.4))
+            for module in (products, chunked)
+        )
+    assert all(torch.allclose(ours, theirs, atol=1e-12) for ours, theirs in zip(here, elsewhere))
 
 
 @every_backend

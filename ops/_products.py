@@ -1,0 +1,38 @@
+"""Attention by plain products on the CPU, into memory of the caller's.
+
+Letters: G products, L S rows of a product, D channels.
+"""
+
+import torch
+from torch import Tensor
+
+
+def gather(rows: Tensor, index: Tensor, out: Tensor) -> Tensor:
+    """Fill `out`, (..., D), with the rows of `index`, in its own type."""
+    if rows.dtype == out.dtype:
+        torch.index_select(rows, 0, index.flatten(), out=out.view(-1, out.shape[-1]))
+        return out
+    return out.copy_(rows.index_select(0, index.flatten()).view(out.shape))
+
+
+def product(left: Tensor, right: Tensor, out: Tensor, scale: float = 1.0) -> Tensor:
+    """(G, x, y), (G, y, z) -> (G, x, z), times `scale`."""
+    return torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
+
+
+def attention_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weights: Tensor,
+    scale: float,
+    scores: Tensor,
+    grads: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Fill `grads` with those of q, (G, L, D), and of k and v, (G, S, D), and `scores` with theirs, (G, L, S)."""
+    product(grad, v.mT, scores)
+    torch._softmax_backward_data(scores, weights, -1, scores.dtype, grad_input=scores)
+    product(scores, k, grads[0], scale)
+    product(scores.mT, q, grads[1], scale)
+    product(weights.mT, grad, grads[2])
