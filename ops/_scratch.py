@@ -41,3 +41,8 @@ def scratch(dtype: torch.dtype, *shapes: tuple[int, ...]) -> list[Tensor]:
     if memory is _kept.memory and len(_kept.views) < 64:
         _kept.views[dtype, shapes] = views
     return views
+
+
+def release() -> None:
+    """Give back what the calling thread keeps."""
+    _kept.memory, _kept.views = None, {}

@@ -57,6 +57,7 @@ def test_maps_are_written_as_numbers():
         ('na2d(kernel_size=3)', 2 * 30 * 9 * 8),
         ('na2d(kernel_size=3, bias=True)', 2 * 30 * 9 * 8),
         ('gather(kernel_size=3)', 2 * 30 * 9 * 8),
+        ('routed(topk=1, n_win=1)', 2 * 30 * 30 * 8),
         ('na(kernel_size=3)', 2 * 30 * 9 * 8 + 30 * 4 * 8 * 8),
         ('attention', 2 * 30 * 30 * 8 + 30 * 4 * 8 * 8),
         ('se(reduction=2)', 2 * 8 * 4),
@@ -173,6 +174,8 @@ def test_a_case_is_a_row_for_every_candidate():
     assert once.memory_ratio == pytest.approx(once.peak_bytes / twice.peak_bytes)
     assert (once.moved_bytes, once.floor_seconds) == (3 * x.nbytes + 2 * x.nbytes, pytest.approx(3e-3))
     assert (twice.macs, twice.floor_ratio) == (None, None)
+    case = Case('a', 'b', TRAINING, Setting(), 4, (3, 5), works, memory_baseline='twice')
+    assert [row.memory_ratio for row in measure(case, QUICK)] == [0.0, 1.0, None]
     assert (refused.note, refused.seconds, refused.rounds) == ('not today', None, None)
 
 

@@ -47,3 +47,10 @@ def test_what_inference_has_made_serves_training():
     (memory,) = scratch(torch.float32, (1 << 19,))
     memory.zero_()
     assert not memory.is_inference()
+
+
+def test_what_is_kept_can_be_given_back():
+    scratch(torch.float32, (100,))
+    _scratch.release()
+    assert _scratch._kept.memory is None
+    assert not _scratch._kept.views

@@ -28,7 +28,8 @@ class Case:
         size: height and width of them.
         candidates: by name what makes the work; the first is the baseline.
         baselines: candidates with another baseline, and which.
-        memory_baseline: whose peak memory `memory_ratio` is relative to; the row's baseline when None.
+        memory_baseline: whose peak memory `memory_ratio` is relative to, both beyond that of the row's baseline; the
+            baseline itself when None.
         targets: by candidate.
     """
 
@@ -86,11 +87,20 @@ def measure(case: Case, rounds: Rounds) -> list[Row]:
         fill_memory(rows[name], work, tasks[name], case.setting.torch_device)
         fill_floor(rows[name], work, case.setting)
     for name, row in rows.items():
-        other = rows.get(case.memory_baseline or row.baseline)
-        if row.peak_bytes and other and other.peak_bytes:
-            row.memory_ratio = row.peak_bytes / other.peak_bytes
+        row.memory_ratio = memory_ratio(row, rows.get(row.baseline), rows.get(case.memory_baseline or ''))
         row.judge(case.targets.get(name, ()))
     return list(rows.values())
+
+
+def memory_ratio(row: Row, baseline: Row | None, other: Row | None) -> float | None:
+    """Peak memory over the baseline's; with another candidate, what is beyond the baseline's over what of that one is."""
+    if row.peak_bytes is None or not (baseline and baseline.peak_bytes):
+        return None
+    if other is None:
+        return row.peak_bytes / baseline.peak_bytes
+    if other.peak_bytes is None or other.peak_bytes <= baseline.peak_bytes:
+        return None
+    return max(0, row.peak_bytes - baseline.peak_bytes) / (other.peak_bytes - baseline.peak_bytes)
 
 
 def fill_times(rows: Mapping[str, Row], samples: Mapping[str, Sequence[float]]) -> None:

@@ -1,6 +1,7 @@
 """Bytes that a call allocates: on CUDA as torch's allocator counts them, on the CPU as torch's profiler reports them.
 
-Counted is what torch allocates for tensors; what a library takes for itself, a thread's scratch say, is not.
+Counted is what torch allocates for tensors, the memory that `ops` keeps for the next call included; what a library
+takes for itself, a thread's scratch say, is not.
 """
 
 import os
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ops._scratch import release
 from zoo.benchmark.timing import Task, drain
 
 
@@ -37,6 +39,7 @@ def cpu_allocations(task: Task, device: torch.device) -> list[int]:
     """Bytes of every allocation (positive) and release (negative) of torch during the task, in order."""
     if device.type != 'cpu':
         raise ValueError(f'memory can be measured on cpu and cuda, not on {device}')
+    release()
     os.environ.setdefault('KINETO_LOG_LEVEL', '6')  # the profiler writes about its start and stop to stderr
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as recorder:
         task()

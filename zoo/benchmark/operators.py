@@ -85,6 +85,9 @@ def function_work(name: str, options: dict[str, Any], size: Map, batch: int, set
         if options.get('bias'):
             side = 2 * kernel_size - 1
             inputs.append(torch.randn(size.heads, side, side, **setting.where, requires_grad=True))
+    if 'topk' in known:
+        topk, n_win = (options.get(name, known[name].default) for name in ('topk', 'n_win'))
+        keys = topk * positions // n_win**2
     return Work(call, inputs, inputs, 2 * batch * positions * keys * size.dim)
 
 

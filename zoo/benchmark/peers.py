@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ops.routed.bilevel_routing.functional import find_routes, routed_attention
 from ops.window.neighborhood import na2d
 from ops.window.neighborhood.geometry import slot_windows
 
@@ -39,6 +40,20 @@ def neighborhood(kernel_size: int = 7, dilation: int = 1, bias: bool = False, ba
 def gather(kernel_size: int = 7, dilation: int = 1, bias: bool = False) -> Attention:
     """The keys and values of every query gathered, as the formula is written."""
     return neighborhood(kernel_size, dilation, bias, backend='reference')
+
+
+def routed(topk: int = 4, n_win: int = 7, backend: str | None = None) -> Attention:
+    """Ours: attention to the `topk` regions that fit best, of `n_win` x `n_win`.
+
+    A region is a run of positions here, not a rectangle: the cost is the same.
+    """
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        query, key, value = (x.reshape(len(x), n_win**2, -1, *x.shape[3:]) for x in (q, k, v))
+        _, routes = find_routes(query.detach().mean(2).flatten(2), key.detach().mean(2).flatten(2), topk)
+        return routed_attention(query, key, value, routes, backend=backend).reshape(q.shape)
+
+    return run
 
 
 def natten(kernel_size: int = 7, dilation: int = 1, backend: str | None = None) -> Attention:
@@ -102,6 +117,7 @@ PEERS: dict[str, Callable[..., Attention]] = {
     'sdpa': sdpa,
     'na2d': neighborhood,
     'gather': gather,
+    'routed': routed,
     'natten': natten,
     'flex': flex,
 }

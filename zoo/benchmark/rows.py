@@ -58,7 +58,8 @@ class Row:
         peak_bytes: allocated at most during a call, beyond what was before.
         held_bytes: still allocated after the forward pass of training: output and what autograd keeps.
         memory_inputs: `peak_bytes` over the bytes of the inputs.
-        memory_ratio: `peak_bytes` over the baseline's, or over those of another candidate that the case names.
+        memory_ratio: `peak_bytes` over the baseline's; where the case names another candidate, what goes beyond the
+            baseline's over what that one's does.
         macs: multiply-adds of the forward pass, by the mathematics.
         moved_bytes: that cannot but be read and written.
         floor_seconds: least time on this machine, see `zoo.benchmark.floor`.

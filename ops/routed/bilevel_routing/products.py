@@ -114,7 +114,7 @@ def run_backward(
     grad_queries = query.new_empty(queries.shape)
     grad_keys, grad_values = (x.new_zeros(x.flatten(0, 1).shape, dtype=work) for x in (key, value))
     with torch.autocast('cpu', enabled=False):
-        for part, some in chunks(query, key, value, routes, CHUNK):
+        for part, some in chunks(query, key, value, routes, CHUNK // 2):
             G, L = (part.stop - part.start) * N, some.stop - some.start
             of_queries, of_keys, of_values = (G, L, D), (G, T * M, D), (G, T * M, E)
             q, g, k, v, dq, dk, dv, weights, scores = scratch(
