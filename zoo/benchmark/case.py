@@ -93,7 +93,7 @@ def measure(case: Case, rounds: Rounds) -> list[Row]:
 
 
 def memory_ratio(row: Row, baseline: Row | None, other: Row | None) -> float | None:
-    """Peak memory over the baseline's; with another candidate, what is beyond the baseline's over what of that one is."""
+    """Peak memory over the baseline's; with another candidate, what goes beyond the baseline's over what its does."""
     if row.peak_bytes is None or not (baseline and baseline.peak_bytes):
         return None
     if other is None:
