@@ -11,38 +11,45 @@ from math import prod
 import torch
 from torch import Tensor
 
-KEPT_BYTES = 16 << 20  # for each thread, at most: what is larger is made anew
+KEPT_BYTES = 16 << 20  # for each thread and use, at most: what is larger is made anew
 
 
-class _Kept(threading.local):
+class Kept:
+    """A block of memory, and the tensors that were made of it."""
+
     def __init__(self) -> None:
-        self.memory: Tensor | None = None
+        self.memory = torch.empty(0, dtype=torch.uint8)
         self.views: dict[tuple[torch.dtype, tuple[tuple[int, ...], ...]], list[Tensor]] = {}
 
 
-_kept = _Kept()
+_kept = threading.local()
 
 
-def scratch(dtype: torch.dtype, *shapes: tuple[int, ...]) -> list[Tensor]:
-    """Uninitialised tensors on the CPU, for the caller alone until its thread asks again: none may be returned."""
-    views = _kept.views.get((dtype, shapes))
+def scratch(dtype: torch.dtype, *shapes: tuple[int, ...], use: str = '') -> list[Tensor]:
+    """Uninitialised tensors on the CPU, the caller's alone until its thread asks again for that `use`.
+
+    None of them may be returned.
+    """
+    kept = vars(_kept).get(use) or Kept()
+    views = kept.views.get((dtype, shapes))
     if views is not None:
         return views
     sizes = [prod(shape) for shape in shapes]
     needed = sum(sizes) * dtype.itemsize
-    memory = _kept.memory
+    memory = kept.memory
     with torch.inference_mode(False):
-        if memory is None or memory.numel() < needed:
+        if memory.numel() < needed:
             memory = torch.empty(needed, dtype=torch.uint8)
             if needed <= KEPT_BYTES:
-                _kept.memory, _kept.views = memory, {}
+                kept.memory, kept.views = memory, {}
+                vars(_kept)[use] = kept
         numbers, starts = memory[:needed].view(dtype), accumulate(sizes, initial=0)
         views = [numbers[start : start + size].view(shape) for start, size, shape in zip(starts, sizes, shapes)]
-    if memory is _kept.memory and len(_kept.views) < 64:
-        _kept.views[dtype, shapes] = views
+    if memory is kept.memory and len(kept.views) < 64:
+        kept.views[dtype, shapes] = views
     return views
 
 
 def release() -> None:
     """Give back what the calling thread keeps."""
-    _kept.memory, _kept.views = None, {}
+    vars(_kept).clear()

@@ -27,8 +27,8 @@ def test_memory_is_kept_for_the_next_call_and_grows_with_a_larger_one():
 
 def test_more_than_is_kept_is_made_anew(monkeypatch):
     monkeypatch.setattr(_scratch, 'KEPT_BYTES', 4)
-    count = (_scratch._kept.memory.numel() if _scratch._kept.memory is not None else 0) + 1
-    first, second = scratch(torch.uint8, (count,)), scratch(torch.uint8, (count,))
+    _scratch.release()
+    first, second = scratch(torch.uint8, (5,)), scratch(torch.uint8, (5,))
     assert first[0].data_ptr() != second[0].data_ptr()
 
 
@@ -51,6 +51,11 @@ def test_what_inference_has_made_serves_training():
 
 def test_what_is_kept_can_be_given_back():
     scratch(torch.float32, (100,))
+    assert vars(_scratch._kept)
     _scratch.release()
-    assert _scratch._kept.memory is None
-    assert not _scratch._kept.views
+    assert not vars(_scratch._kept)
+
+
+def test_uses_do_not_share():
+    (first,), (second,) = scratch(torch.float32, (100,), use='a'), scratch(torch.float32, (100,), use='b')
+    assert first.data_ptr() != second.data_ptr()

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from ops._products import attention_backward, gather, product
 from ops._scratch import scratch
 from ops.window.neighborhood.geometry import Window
-from ops.window.neighborhood.tiles import Bags, Tables, cached_tables, make_bags, make_mask, make_mask_backward
+from ops.window.neighborhood.tiles import Bags, Tables, cached_tables, make_bags, make_mask
 
 CHUNK_SCORES = 1 << 20  # at a time, about: 4 MB in float32
 
@@ -90,15 +91,47 @@ def as_units(x: Tensor, tables: Tables, window: Window, work: torch.dtype, keys:
     return Units(x.as_strided((count, width), (width, 1)), index)
 
 
-def restore(units: Tensor, way: Tensor | Bags | None, out: Tensor) -> None:
-    """Bring units (G, Q or S, D) back to `out`, (b, *size, N, D), keys of several units as their sum."""
+def restore(units: Tensor, way: Tensor | Bags | None, out: Tensor) -> Tensor:
+    """Bring units (G, Q or S, D) back to (b, *size, N, D), keys of several units as their sum; into `out` if need be."""
     if way is None:
         units = units.view(len(out), -1, *units.shape[1:]).transpose(1, 2)
         out.view(units.shape).copy_(units)
     elif isinstance(way, Bags):
-        out.copy_(way.sums(units.view(-1, units.shape[-1])).view(out.shape))
+        return way.sums(units.view(-1, units.shape[-1])).view(out.shape)
     else:
         gather(units.view(-1, units.shape[-1]), way, out.view(-1, units.shape[-1]))
+    return out
+
+
+def make_mask_here(tables: Tables, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """`make_mask` in kept memory."""
+    if tables.entries is None or bias is None:
+        return make_mask(tables, bias, dtype)
+    heads, (kinds, *shape) = len(bias), tables.entries.shape
+    table = bias.flatten(1).to(dtype)
+    if tables.hides:
+        table = F.pad(table, (0, 1), value=float('-inf'))
+    units = tables.units if tables.kinds is not None else 0
+    by_head, by_kind, mask = scratch(
+        dtype, (heads, kinds * prod(shape)), (kinds if units else 0, heads, *shape), (units, heads, *shape), use='mask'
+    )
+    torch.index_select(table, 1, tables.entries.flatten(), out=by_head)
+    of_kinds = by_head.view(heads, kinds, *shape).transpose(0, 1)
+    if tables.kinds is None:
+        return of_kinds
+    return torch.index_select(by_kind.copy_(of_kinds), 0, tables.kinds, out=mask)
+
+
+def make_mask_backward(grad: Tensor, tables: Tables, bias: Tensor) -> Tensor:
+    """Transpose of `make_mask`: the gradient of `bias` from that of the mask, (U or 1, N, Q, S)."""
+    assert tables.entries is not None
+    assert tables.same_entry is not None
+    heads, (kinds, *shape) = len(bias), tables.entries.shape
+    of_kinds, rows = scratch(grad.dtype, (kinds, heads, *shape), (kinds, *shape, heads), use='mask')
+    if tables.kinds is not None:
+        grad = of_kinds.zero_().index_add_(0, tables.kinds, grad)
+    rows.copy_(grad.permute(0, 2, 3, 1))
+    return tables.same_entry.sums(rows.view(-1, heads)).T.reshape(bias.shape).to(bias.dtype)
 
 
 def softmax_weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, heads: int, out: Tensor) -> Tensor:
@@ -145,7 +178,7 @@ class ChunkedAttention(torch.autograd.Function):
         ctx.tables, ctx.window, ctx.scale = tables, window, scale
         (heads, width), (queries, keys) = query.shape[-2:], tables.shape
         work = torch.promote_types(query.dtype, torch.float32)
-        mask = make_mask(tables, bias, work)
+        mask = make_mask_here(tables, bias, work)
         out = torch.empty(query.shape, dtype=query.dtype)
         for part in chunks(len(query), tables.units * heads * queries * keys):
             q = as_units(query[part], tables, window, work)
@@ -175,8 +208,10 @@ class ChunkedAttention(torch.autograd.Function):
         tables, window, scale = ctx.tables, ctx.window, ctx.scale
         (heads, width), (queries, keys) = query.shape[-2:], tables.shape
         work = torch.promote_types(query.dtype, torch.float32)
-        mask = make_mask(tables, bias, work)
-        grad_mask = torch.zeros_like(mask) if mask is not None and ctx.needs_input_grad[3] else None
+        mask = make_mask_here(tables, bias, work)
+        grad_mask = None
+        if mask is not None and ctx.needs_input_grad[3]:
+            grad_mask = scratch(work, tuple(mask.shape), use="the mask's gradient")[0].zero_()
         grads = [torch.empty(query.shape, dtype=query.dtype) for _ in range(3)]
         for part in chunks(len(query), tables.units * heads * queries * keys):
             q, g = (as_units(x[part], tables, window, work) for x in (query, grad))
@@ -205,7 +240,11 @@ class ChunkedAttention(torch.autograd.Function):
                 if grad_mask is not None:
                     add_images(scores, of_units(grad_mask, some, total, heads))
             ways = (None, None, None) if places is None else (places.queries, places.keys, places.keys)
-            for units, way, to in zip((dq, dk, dv), ways, grads):
-                restore(units, way, to[part])
+            for i, (units, way) in enumerate(zip((dq, dk, dv), ways)):
+                result = restore(units, way, grads[i][part])
+                if len(result) == len(query):
+                    grads[i] = result.to(query.dtype)
+                elif isinstance(way, Bags):
+                    grads[i][part] = result
         grad_bias = None if grad_mask is None else make_mask_backward(grad_mask, tables, bias)
         return *grads, grad_bias, None, None, None

@@ -146,7 +146,6 @@ class Tables(NamedTuple):
     places: Tensor | None = None  # where the query of each position stands among the Q * U, (P,); None likewise
     kinds: Tensor | None = None  # row of `entries` or `mask` of each unit, (U,); None for one row, or one each
     same_entry: Bags | None = None  # for each entry of the bias table its rows of `entries`, flattened
-    same_kind: Bags | None = None  # for each kind its units
 
 
 def make_tables(
@@ -182,7 +181,7 @@ def make_tables(
     alike = flat_index(kind, counts)
     if prod(counts) == 1 or torch.equal(alike, torch.arange(len(alike), device=device)):
         return tables
-    return tables._replace(kinds=alike, same_kind=make_bags(alike, prod(counts)))
+    return tables._replace(kinds=alike)
 
 
 @lru_cache(maxsize=64)
@@ -208,13 +207,3 @@ def make_mask(tables: Tables, bias: Tensor | None, dtype: torch.dtype) -> Tensor
     if tables.kinds is not None:
         mask = mask.contiguous().index_select(0, tables.kinds)  # whole rows are copied faster than strided ones
     return mask
-
-
-def make_mask_backward(grad: Tensor, tables: Tables, bias: Tensor) -> Tensor:
-    """Transpose of `make_mask`: the gradient of `bias` from that of the mask, (U, N, Q, S)."""
-    assert tables.same_entry is not None
-    grad = grad.flatten(1)
-    if tables.same_kind is not None:
-        grad = tables.same_kind.sums(grad)
-    grad = grad.view(-1, bias.shape[0], prod(tables.shape)).transpose(1, 2)
-    return tables.same_entry.sums(grad.reshape(-1, bias.shape[0])).T.reshape(bias.shape).to(bias.dtype)
