@@ -92,7 +92,7 @@ def as_units(x: Tensor, tables: Tables, window: Window, work: torch.dtype, keys:
 
 
 def restore(units: Tensor, way: Tensor | Bags | None, out: Tensor) -> Tensor:
-    """Bring units (G, Q or S, D) back to (b, *size, N, D), keys of several units as their sum; into `out` if need be."""
+    """Bring units (G, Q or S, D) back to (b, *size, N, D), keys of several units as their sum, maybe in `out`."""
     if way is None:
         units = units.view(len(out), -1, *units.shape[1:]).transpose(1, 2)
         out.view(units.shape).copy_(units)
