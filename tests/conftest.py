@@ -6,6 +6,9 @@ import sys
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ['TRITON_INTERPRET'] = '1'  # before anything imports triton: its kernels run on the CPU
+
 import zoo  # noqa: F401  (registers the models)
 
 if 'OMP_NUM_THREADS' not in os.environ:

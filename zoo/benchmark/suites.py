@@ -156,9 +156,9 @@ FLEX, NATTEN = 'flex(kernel_size=7)', 'natten(kernel_size=7, backend="flex-fna")
 
 def flexible(size: str, peer: str) -> Comparison:
     """Neighborhood attention with bias beside FlexAttention or natten's use of it, without, on a GPU."""
-    ours = 'na2d(kernel_size=7, bias=True)'
-    goals = (Goal(ours, (inf, 1 / 3)), Goal(ours, (inf, 2.5), 'floor_ratio'))
-    return Comparison(size, 64, (peer, ours), goals, title=f'beside {peer}')
+    ours, fused = 'na2d(kernel_size=7, bias=True)', 'na2d(kernel_size=7, bias=True, backend="triton")'
+    goals = [(Goal(name, (inf, 1 / 3)), Goal(name, (inf, 2.5), 'floor_ratio')) for name in (ours, fused)]
+    return Comparison(size, 64, (peer, ours, fused), (*goals[0], *goals[1]), title=f'beside {peer}')
 
 
 def gathered(size: str, topk: int) -> Comparison:

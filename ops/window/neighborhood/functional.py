@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ops._backends import Backend, choose
-from ops.window.neighborhood import blocked, flex, natten, reference
+from ops.window.neighborhood import blocked, flex, natten, reference, triton
 from ops.window.neighborhood.geometry import Window
 
 BACKENDS = (  # flex compiles for every shape, which is for the caller to want
@@ -16,6 +16,7 @@ BACKENDS = (  # flex compiles for every shape, which is for the caller to want
     Backend('blocked', blocked.attend, blocked.why_not),
     Backend('flex', flex.attend, flex.why_not),
     Backend('reference', reference.attend, reference.why_not),
+    Backend('triton', triton.attend, triton.why_not),  # by name, until it has been measured: then before `blocked`
 )
 
 

@@ -67,7 +67,7 @@ def outputs(run, leaves, window, scale):
     """Result, and gradients of a fixed random projection of it."""
     bias = leaves[3] if len(leaves) == 4 else None
     out = run(*leaves[:3], window, scale, bias, 0.0)
-    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
     return [out, *torch.autograd.grad(out, leaves, weight)]
 
 
@@ -252,7 +252,7 @@ def test_impossible_window_is_refused(axes, arguments, message):
         (dict.fromkeys(('query', 'key', 'value'), torch.ones(1, 8, 12, 2, 4).int()), 'query is torch.int32'),
         (dict(rel_pos_bias=torch.zeros(2, 3, 3)), r'rel_pos_bias has shape \(2, 3, 3\).* is \(2, 5, 5\)'),
         (dict(rel_pos_bias=torch.zeros(2, 5, 5).long()), 'rel_pos_bias is torch.int64'),
-        (dict(backend='fast'), "no backend 'fast'; choose one of: natten, blocked, flex, reference"),
+        (dict(backend='fast'), "no backend 'fast'; choose one of: natten, blocked, flex, reference, triton"),
         (dict(backend='flex'), 'flex: it is compiled for CUDA only'),
         (dict(backend='natten'), 'natten: its kernels run on CUDA only'),
     ],
