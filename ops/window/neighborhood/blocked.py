@@ -1,8 +1,7 @@
 """Neighborhood attention on tiles of queries with a shared halo of keys, by `scaled_dot_product_attention`.
 
 The map is gathered into units of equal size (tiles.py) and one masked attention runs over all units and heads; a small
-map is a single unit and is not copied. On the CPU the batch is walked in chunks that stay in the cache, and the
-backward pass recomputes the weights, so that gathered keys are never kept.
+map is a single unit and is not copied. Eager calls on the CPU go to chunked.py, but for those of few scores.
 
 Letters: B batch, P positions of the map, N heads, D channels per head, U units, Q queries and S keys of one unit.
 """
