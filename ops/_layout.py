@@ -30,11 +30,25 @@ def missing(length: int, size: int) -> int:
 
 def known_zero(*lengths: int) -> bool:
     """Whether all are 0. Not so in a graph compiled for many sizes: it serves maps that fit and maps that do not."""
+    return all(known(length == 0) for length in lengths)
+
+
+def known(fact: bool) -> bool:
+    """Whether it holds. In a graph compiled for many sizes: for each of them, False where it holds for some only."""
     if not torch.compiler.is_compiling():
-        return not any(lengths)
+        return fact
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to load
 
-    return all(statically_known_true(length == 0) for length in lengths)
+    return statically_known_true(fact)
+
+
+def is_fixed(length: int) -> bool:
+    """Whether it is one number. Not so in a graph compiled for many sizes, where it stands for a range."""
+    if not torch.compiler.is_compiling():
+        return True
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
+    return has_static_value(length)
 
 
 def pad_to_multiple(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -5,7 +5,8 @@ image is not a square: torch takes equal sides for one number. Batch and sizes a
 see less than 16 of them: at 16 torch takes another kernel, and another graph.
 
 Other graphs belong to what the ops choose by size: routed attention masks small maps (`MAX_SCORES`), biformer_stl_nchw
-pools regions, and torch's pooling takes no window of unknown size, neighborhood attention cuts maps into tiles.
+pools regions, and torch's pooling takes no window of unknown size, neighborhood attention treats an axis that is one
+tile of the first image as others but needs a second graph for the rest.
 """
 
 import pytest
@@ -28,6 +29,7 @@ SHALLOW = {
     'litv2_s': dict(depths=(1, 1), local_ws=(0, 2), alpha=0.5),
     'maxvit_stl': dict(depths=(1, 2)),
     'mixer_tiny': dict(depths=(1, 1), mixer='sra'),
+    'nat_mini': dict(depths=(1, 1), num_heads=(2, 4)),
     'pvt_tiny': dict(SIZED, sr_ratios=(8, 1)),
     'zoo_focalnet_tiny_iso': dict(depth=1),
     'zoo_focalnet_tiny_srf': dict(depths=(1, 1), reductions=(4, 8)),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ops._layout import known
 from ops.window.neighborhood.chunked import ChunkedAttention
 from ops.window.neighborhood.geometry import Window
 from ops.window.neighborhood.tiles import Tables, cached_tables, make_mask, make_tables
@@ -45,8 +46,9 @@ def attend_units(
     """(B, *size, N, D) x 3 -> (B, *size, N, D), the whole batch in one call."""
     q = split(query, tables.queries, tables)
     k, v = split(key, tables.keys, tables), split(value, tables.keys, tables)
-    if mask is not None and mask.shape[:2] != (1, 1):
-        mask = mask.expand(tables.units, query.shape[-2], -1, -1).flatten(0, 1)[None]
+    if mask is not None and not known(mask.shape[0] * mask.shape[1] == 1):
+        units = tables.units if known(mask.shape[0] == 1) else -1
+        mask = mask.expand(units, query.shape[-2], -1, -1).flatten(0, 1)[None]
     x = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, scale=scale)
     return join(x, query.shape, tables)
 

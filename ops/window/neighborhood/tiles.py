@@ -11,12 +11,13 @@ one unit.
 from collections.abc import Sequence
 from functools import lru_cache, reduce
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ops._layout import is_fixed, known
 from ops.window.neighborhood.geometry import Window, slot_windows
 
 # queries of a tile along each axis of a map, about: fewer make small products, more compute too many hidden scores
@@ -41,19 +42,23 @@ class AxisCut(NamedTuple):
 
 
 def cut_axis(length: int, target: int, kernel_size: int, stride: int, dilation: int, is_causal: bool) -> AxisCut:
-    """Cut into tiles of about `target` queries. A group is left whole where a tile has `WHOLE_SPAN` of its keys."""
-    slots, shortest = -(-length // dilation), length // dilation
-    if slots <= SHORT:
+    """Cut into tiles of about `target` queries. A group is left whole where a tile has `WHOLE_SPAN` of its keys.
+
+    A graph for many lengths has tiles of `target` for each.
+    """
+    slots, shortest = (length + dilation - 1) // dilation, length // dilation
+    if known(slots <= SHORT):
         target = max(target, SHORT // 2)
-    tile = -(-slots // -(-slots // target))
+    tiles = (slots + target - 1) // target
+    tile = (slots + tiles - 1) // tiles if is_fixed(length) else target
     tile = -(-tile // stride) * stride  # the queries of one stride block share their window
     reach = stride - kernel_size if is_causal else stride // 2 - kernel_size // 2
-    span = min(slots, tile - stride + kernel_size + slots - shortest)
-    if slots <= 2 * tile:  # the first has no keys before its queries, the second none behind
+    span = cast(int, torch.sym_min(slots, tile - stride + kernel_size + slots - shortest))
+    if known(slots <= 2 * tile):  # the first has no keys before its queries, the second none behind
         span = max(tile - stride + kernel_size + reach, slots - max(0, min(tile + reach, shortest - kernel_size)))
-    if span >= WHOLE_SPAN * slots:
+    if known(span >= WHOLE_SPAN * slots):
         return AxisCut(length, dilation, slots, 1, slots, slots, 0)
-    return AxisCut(length, dilation, slots, -(-slots // tile), tile, span, reach)
+    return AxisCut(length, dilation, slots, (slots + tile - 1) // tile, tile, span, reach)
 
 
 class AxisTables(NamedTuple):
@@ -162,7 +167,7 @@ def make_tables(
     tiles = [cut.tile for cut in cuts]
     shape = prod(tiles), prod([cut.span for cut in cuts])
     shade = reduce(outer, hidden) > 0
-    hides = any(window.is_causal) or any(cut.slots > kernel for cut, kernel in zip(cuts, window.kernel_size))
+    hides = any(window.is_causal) or not all(known(cut.slots <= size) for cut, size in zip(cuts, window.kernel_size))
     entry = mask = same_entry = None
     if biased:
         bounds = [2 * kernel_size - 1 for kernel_size in window.kernel_size]
@@ -170,7 +175,7 @@ def make_tables(
         same_entry = make_bags(entry.flatten(), prod(bounds)) if eager else None
     elif hides:
         mask = torch.zeros(shade.shape, dtype=dtype, device=device).masked_fill(shade, float('-inf'))
-    if prod(units) == 1:
+    if known(prod(units) == 1):
         return Tables(1, shape, hides, entry, mask, same_entry=same_entry)
     places = flat_index(place, tiles) * prod(units) + flat_index(unit, units)
     query, key = (flat_index(index, size).T.flatten() for index in (queries, keys))
