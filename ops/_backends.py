@@ -13,18 +13,22 @@ class Backend:
         name: what a caller passes as `backend=`.
         run: the implementation.
         why_not: takes the arguments of `run` and returns the reason it cannot serve them, None when it can.
+        is_worth: takes them and says whether it is to be preferred to those behind it; always when None.
     """
 
     name: str
     run: Callable[..., Any]
     why_not: Callable[..., str | None]
+    is_worth: Callable[..., bool] | None = None
 
 
 def choose(backends: Sequence[Backend], wanted: str | None, *args: Any) -> Callable[..., Any]:
-    """The `run` of the wanted backend, or of the first that can serve `args` when `wanted` is None.
+    """The `run` of the wanted backend, or of the first that is worth it and can serve `args` when `wanted` is None.
 
     A wanted backend that cannot run is a ValueError with its reason; nothing falls back silently.
     """
+    if wanted is None:
+        backends = sorted(backends, key=lambda backend: not (backend.is_worth is None or backend.is_worth(*args)))
     refusals = []
     for backend in backends:
         if wanted in (None, backend.name):

@@ -49,3 +49,10 @@ def test_every_place_of_the_index_holds_its_name():
 def test_unknown_operator_names_the_known():
     with pytest.raises(AttributeError, match='na2d'):
         ops.no_such_operator  # noqa: B018
+
+
+def test_what_is_not_worth_it_comes_last():
+    table = (Backend('small', lambda x: 'small', can, lambda x: x < 3), Backend('any', lambda x: 'any', can))
+    assert [choose(table, None, x)(x) for x in (1, 5)] == ['small', 'any']
+    assert choose(table, 'small', 5)(5) == 'small'
+    assert choose((table[0], TABLE[0]), None, 5)(5) == 'small'

@@ -12,9 +12,9 @@ from ops._backends import Backend, choose
 from ops.routed.bilevel_routing import chunked, masked, reference
 
 BACKENDS = (
-    Backend('masked', masked.attend, masked.why_not),
+    Backend('masked', masked.attend, masked.why_not, masked.is_worth),
+    Backend('reference', reference.attend, reference.why_not, reference.is_worth),
     Backend('chunked', chunked.attend, chunked.why_not),
-    Backend('reference', reference.attend, reference.why_not),
 )
 
 
@@ -68,7 +68,7 @@ def routed_attention(
         scale: factor of the scores; D ** -0.5 when None.
         weights: factors of the keys and of the values of each route, (B, R, T).
         dropout_p: dropout ratio of the attention weights.
-        backend: name in `BACKENDS`; the first that can run when None, ValueError when the named one cannot.
+        backend: name in `BACKENDS`; what their rules prefer when None, ValueError when the named one cannot.
 
     Raises:
         ValueError: the shapes do not fit, or the backend cannot run the call.

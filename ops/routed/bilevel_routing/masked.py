@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+MAX_WASTE, FEW_SCORES = 4, 2000  # scores for each one that is chosen, beyond the few that cost nothing
 MAX_SCORES = 1 << 16  # of one image and head; above, the work that is masked out costs more than a gather
 
 
@@ -32,3 +33,11 @@ def why_not(
     if query.shape[1] * query.shape[2] * key.shape[1] * key.shape[2] > MAX_SCORES:
         return f'the map has more than {MAX_SCORES} scores per head'  # their number would bind a graph to one size
     return None
+
+
+def is_worth(query: Tensor, key: Tensor, value: Tensor, routes: Tensor, *_: object) -> bool:
+    """Whether few enough scores are masked out. Graphs take it wherever it can run: they serve many sizes."""
+    if torch.compiler.is_compiling():
+        return True
+    positions, keys = query.shape[1] * query.shape[2], key.shape[2]
+    return positions * key.shape[1] * keys <= MAX_WASTE * positions * routes.shape[2] * keys + FEW_SCORES

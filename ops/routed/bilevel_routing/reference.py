@@ -6,6 +6,8 @@ Letters: B batch, R regions of queries, S of keys, T routes, L M positions of a 
 import torch
 from torch import Tensor
 
+SMALL, SMALL_TO_TRAIN = 1 << 17, 1 << 19  # numbers that are gathered
+
 
 def attend(
     query: Tensor, key: Tensor, value: Tensor, routes: Tensor, weights: Tensor | None, scale: float, dropout_p: float
@@ -24,3 +26,12 @@ def attend(
 
 def why_not(*_: object) -> None:
     """Return None: the reference runs everywhere."""
+
+
+def is_worth(query: Tensor, key: Tensor, value: Tensor, routes: Tensor, *_: object) -> bool:
+    """Whether so little is gathered that chunks would cost more. Not so in graphs, which serve many sizes."""
+    if torch.compiler.is_compiling() or query.device.type != 'cpu':
+        return False
+    gathered = routes.numel() * key.shape[2] * key.shape[3] * (key.shape[4] + value.shape[4])
+    trains = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+    return gathered <= (SMALL_TO_TRAIN if trains else SMALL)

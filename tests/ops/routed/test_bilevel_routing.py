@@ -13,7 +13,7 @@ from ops import (
     DenseLePEAttention2d,
     routed_attention,
 )
-from ops.routed.bilevel_routing import BACKENDS, chunked, masked, products
+from ops.routed.bilevel_routing import BACKENDS, chunked, masked, products, reference
 from tests.ops.conftest import assert_near
 
 D64 = torch.float64
@@ -137,7 +137,8 @@ def test_operators_of_the_dispatcher_are_sound():
     torch.library.opcheck(torch.ops.attnzoo.routed_attention.default, (*qkv, routes, 0.4), test_utils=checks)
 
 
-def test_gathered_keys_and_values_are_not_kept():
+def test_gathered_keys_and_values_are_not_kept(monkeypatch):
+    monkeypatch.setattr(reference, 'SMALL_TO_TRAIN', 0)
     module = BiLevelRoutingAttention(8, 2, n_win=4, topk=8, side_dwconv=0)
     x = torch.randn(1, 24, 24, 8, requires_grad=True)
     sizes = []
