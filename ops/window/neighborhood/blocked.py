@@ -53,6 +53,16 @@ def attend_units(
     return join(x, query.shape, tables)
 
 
+def few_scores(query: Tensor, tables: Tables) -> bool:
+    """Whether the map is one unit and has few scores in all."""
+    return tables.units == 1 and query.shape[0] * query.shape[-2] * prod(tables.shape) <= FEW_SCORES
+
+
+def trains(bias: Tensor | None) -> bool:
+    """Whether autograd wants a gradient of it."""
+    return bias is not None and bias.requires_grad and torch.is_grad_enabled()
+
+
 def attend(
     query: Tensor, key: Tensor, value: Tensor, window: Window, scale: float, bias: Tensor | None, dropout_p: float
 ) -> Tensor:
@@ -63,8 +73,7 @@ def attend(
     plain = traced or dropout_p > 0.0 or query.device.type != 'cpu'
     dtype = query.dtype if plain else torch.promote_types(query.dtype, torch.float32)
     tables = find(tuple(query.shape[1:-2]), window, bias is not None, dtype, query.device)
-    few = tables.units == 1 and query.shape[-2] * len(query) * prod(tables.shape) <= FEW_SCORES
-    if plain or (few and (bias is None or not (bias.requires_grad and torch.is_grad_enabled()))):
+    if plain or (few_scores(query, tables) and not trains(bias)):
         return attend_units(query, key, value, make_mask(tables, bias, dtype), tables, scale, dropout_p)
     return ChunkedAttention.apply(query, key, value, bias, tables, window, scale)
 

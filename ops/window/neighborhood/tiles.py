@@ -53,7 +53,8 @@ def cut_axis(length: int, target: int, kernel_size: int, stride: int, dilation: 
     tile = (slots + tiles - 1) // tiles if is_fixed(length) else target
     tile = -(-tile // stride) * stride  # the queries of one stride block share their window
     reach = stride - kernel_size if is_causal else stride // 2 - kernel_size // 2
-    span = cast(int, torch.sym_min(slots, tile - stride + kernel_size + slots - shortest))
+    smaller = min if is_fixed(length) else torch.sym_min  # which a length of `torch.jit.trace` is not for
+    span = cast(int, smaller(slots, tile - stride + kernel_size + slots - shortest))
     if known(slots <= 2 * tile):  # the first has no keys before its queries, the second none behind
         span = max(tile - stride + kernel_size + reach, slots - max(0, min(tile + reach, shortest - kernel_size)))
     if known(span >= WHOLE_SPAN * slots):
