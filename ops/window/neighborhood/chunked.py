@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from ops._products import attention_backward, gather, product
 from ops._scratch import scratch
 from ops.window.neighborhood.geometry import Window
-from ops.window.neighborhood.tiles import Bags, Tables, cached_tables, make_bags, make_mask
+from ops.window.neighborhood.tiles import Bags, Tables, bias_table, cached_tables, make_bags, make_mask
 
 CHUNK_SCORES = 1 << 20  # at a time, about: 4 MB in float32
 
@@ -108,9 +107,7 @@ def make_mask_here(tables: Tables, bias: Tensor | None, dtype: torch.dtype) -> T
     if tables.entries is None or bias is None:
         return make_mask(tables, bias, dtype)
     heads, (kinds, *shape) = len(bias), tables.entries.shape
-    table = bias.flatten(1).to(dtype)
-    if tables.hides:
-        table = F.pad(table, (0, 1), value=float('-inf'))
+    table = bias_table(tables, bias, dtype)
     units = tables.units if tables.kinds is not None else 0
     by_head, by_kind, mask = scratch(
         dtype, (heads, kinds * prod(shape)), (kinds if units else 0, heads, *shape), (units, heads, *shape), use='mask'

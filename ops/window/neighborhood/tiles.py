@@ -199,12 +199,16 @@ def cached_tables(
         return make_tables(size, window, biased, dtype, device, eager=True)
 
 
+def bias_table(tables: Tables, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """(N, ...) -> (N, entries): what `Tables.entries` points into, with -inf at the end where it hides some."""
+    table = bias.flatten(1).to(dtype)
+    return F.pad(table, (0, 1), value=float('-inf')) if tables.hides else table
+
+
 def make_mask(tables: Tables, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """Return what is added to the scores of `split` units, (1 or U, 1 or N, Q, S); None when nothing is."""
     if tables.entries is not None and bias is not None:
-        table = bias.flatten(1).to(dtype)
-        if tables.hides:
-            table = F.pad(table, (0, 1), value=float('-inf'))
+        table = bias_table(tables, bias, dtype)
         mask = table.index_select(1, tables.entries.flatten()).unflatten(1, tables.entries.shape).transpose(0, 1)
     elif tables.mask is not None:
         mask = tables.mask[:, None]
