@@ -30,9 +30,12 @@ def attention_backward(
     scores: Tensor,
     grads: tuple[Tensor, Tensor, Tensor],
 ) -> None:
-    """Fill `grads` with those of q, (G, L, D), and of k and v, (G, S, D), and `scores` with theirs, (G, L, S)."""
+    """Fill `grads` with those of q, (G, L, D), and of k and v, (G, S, D), and `scores` with theirs, (G, L, S).
+
+    `grads` may be q, v and k themselves, in that order.
+    """
     product(grad, v.mT, scores)
     torch._softmax_backward_data(scores, weights, -1, scores.dtype, grad_input=scores)
-    product(scores, k, grads[0], scale)
     product(scores.mT, q, grads[1], scale)
+    product(scores, k, grads[0], scale)
     product(weights.mT, grad, grads[2])

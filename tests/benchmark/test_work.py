@@ -190,6 +190,15 @@ def test_the_chosen_backend_is_the_baseline():
     assert (second.candidate, second.baseline, first.note) == ('second', 'second', 'never')
 
 
+@pytest.mark.parametrize('mode', [FORWARD, TRAINING])
+def test_a_choice_is_made_in_its_mode(mode):
+    backends = [
+        Backend(FORWARD, lambda x: x, lambda _: None, lambda _: not torch.is_grad_enabled()),
+        Backend(TRAINING, lambda x: x, lambda _: None),
+    ]
+    assert next(iter(choice('na2d: small', backends, (torch.ones(1),), mode, Setting(), 1, SMALL).candidates)) == mode
+
+
 def test_every_choice_can_run():
     for case in choices(Setting(), (FORWARD,), maps=['7x7x1x8']):
         next(iter(case.candidates.values()))().task(FORWARD)()

@@ -20,7 +20,7 @@ from zoo.benchmark.case import Case
 from zoo.benchmark.operators import Map
 from zoo.benchmark.rows import Record, Row, Target
 from zoo.benchmark.suites import CHOICE_BOUND, CHOICE_MARGIN
-from zoo.benchmark.work import MODES, Setting, Work
+from zoo.benchmark.work import MODES, TRAINING, Setting, Work
 
 MAPS = ('56x56x2', '28x28x4', '14x14x8', '7x7x16')
 BATCHES = (1, 8)
@@ -76,7 +76,8 @@ def choice(
     name: str, backends: Sequence[Backend], call: tuple[Any, ...], mode: str, setting: Setting, batch: int, size: Map
 ) -> Case:
     """Every backend on the same call; the one that the rule chooses is the baseline."""
-    run = choose(backends, None, *call)
+    with torch.set_grad_enabled(mode == TRAINING):
+        run = choose(backends, None, *call)
     ordered = sorted(backends, key=lambda backend: backend.run is not run)
     candidates: dict[str, Callable[[], Work]] = {
         backend.name: partial(backend_work, backend, call, setting) for backend in ordered

@@ -10,6 +10,7 @@ G regions of a chunk.
 """
 
 from collections.abc import Iterator
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -18,20 +19,26 @@ from torch.nn import functional as F
 from ops._products import attention_backward, gather, product
 from ops._scratch import scratch
 
-CHUNK = 1 << 20  # numbers of a chunk: its keys, values and scores
+CHUNK = 1 << 20  # numbers of a chunk: its keys, values and scores; twice as many in the backward pass
 MIN_QUERIES = 64
 MAX_REGIONS = 65535  # the attention kernels of CUDA take no larger batch
 
 
 def chunks(query: Tensor, key: Tensor, value: Tensor, routes: Tensor, budget: int) -> Iterator[tuple[slice, slice]]:
-    """Yield slices of the B * R regions and of the L queries; a region is cut only where it is a chunk of its own."""
-    total, L, heads = query.shape[0] * query.shape[1], query.shape[2], query.shape[3]
-    keys = routes.shape[2] * key.shape[2]
-    regions = min(max(1, budget // (heads * keys * (key.shape[4] + value.shape[4] + L))), MAX_REGIONS)
+    """Yield slices of the B * R regions, of whole images or of one, and of the L queries.
+
+    A region is cut only where it is a chunk of its own.
+    """
+    (B, R, L, heads), keys = query.shape[:4], routes.shape[2] * key.shape[2]
+    fitting = min(max(1, budget // (heads * keys * (key.shape[4] + value.shape[4] + L))), MAX_REGIONS)
+    together = max(R, fitting // R * R)
+    regions = ceil(together / ceil(together / fitting))
     queries = L if regions > 1 else max(MIN_QUERIES, budget // (heads * keys))
-    for start in range(0, total, regions):
-        for first in range(0, L, queries):
-            yield slice(start, min(start + regions, total)), slice(first, min(first + queries, L))
+    for image in range(0, B * R, together):
+        behind = min(image + together, B * R)
+        for start in range(image, behind, regions):
+            for first in range(0, L, queries):
+                yield slice(start, min(start + regions, behind)), slice(first, min(first + queries, L))
 
 
 def as_rows(x: Tensor) -> tuple[Tensor, int]:
@@ -75,11 +82,15 @@ class Sums:
         self.starts = (starts + head * len(rows)).flatten().int()
         self.heads, self.part = heads, slice(first, first + count)
 
-    def add(self, x: Tensor, to: Tensor) -> None:
-        """Add (G * N, T * M, D) to the regions of `to`, (B * S, M, N, D)."""
+    def put(self, x: Tensor, to: Tensor, add: bool) -> None:
+        """Put or add (G * N, T * M, D) to the regions of `to`, (B * S, M, N, D)."""
         positions, width = to.shape[1], to.shape[3]
         sums = F.embedding_bag(self.rows, x.view(-1, positions * width), self.starts, mode='sum')
-        to[self.part] += sums.view(self.heads, -1, positions, width).permute(1, 2, 0, 3)
+        sums = sums.view(self.heads, -1, positions, width).permute(1, 2, 0, 3)
+        if add:
+            to[self.part] += sums
+        else:
+            to[self.part] = sums
 
 
 def run_forward(query: Tensor, key: Tensor, value: Tensor, routes: Tensor, scale: float) -> Tensor:
@@ -113,17 +124,13 @@ def run_backward(
     (keys, step_k), (values, step_v) = as_rows(key), as_rows(value)
     grads, queries = grad.flatten(0, 1), query.flatten(0, 1)
     grad_queries = query.new_empty(queries.shape)
-    grad_keys, grad_values = (x.new_zeros(x.flatten(0, 1).shape, dtype=work) for x in (key, value))
+    grad_keys, grad_values = (x.new_empty(x.flatten(0, 1).shape, dtype=work) for x in (key, value))
     with torch.autocast('cpu', enabled=False):
-        for part, some in chunks(query, key, value, routes, CHUNK // 2):
+        for part, some in chunks(query, key, value, routes, CHUNK):
             G, L = (part.stop - part.start) * N, some.stop - some.start
-            of_queries, of_keys, of_values = (G, L, D), (G, T * M, D), (G, T * M, E)
-            q, g, k, v, dq, dk, dv, weights, scores = scratch(
-                work,
-                *(of_queries, (G, L, E), of_keys, of_values),
-                *(of_queries, of_keys, of_values),
-                *((G, L, T * M), (G, L, T * M)),
-            )
+            of_keys, of_values, of_scores = (G, T * M, D), (G, T * M, E), (G, L, T * M)
+            q, g, k, v, weights, scores = scratch(work, (G, L, D), (G, L, E), of_keys, of_values, of_scores, of_scores)
+            dk, dv = (v, k) if D == E else scratch(work, of_keys, of_values, use='gradients')
             take_queries(queries[part, some], q)
             take_queries(grads[part, some], g)
             rows = rows_of(regions[part], M, N, step_k)
@@ -131,12 +138,13 @@ def run_backward(
             gather(values, rows if step_v == step_k else rows_of(regions[part], M, N, step_v), v)
             product(q, k.mT, weights, scale)
             torch.softmax(weights, -1, out=weights)
-            attention_backward(g, q, k, v, weights, scale, scores, (dq, dk, dv))
-            put_queries(dq, grad_queries[part, some])
+            attention_backward(g, q, k, v, weights, scale, scores, (q, dk, dv))
+            put_queries(q, grad_queries[part, some])
             images = part.start // R, (part.stop - 1) // R + 1
             sums = Sums(regions[part], N, images[0] * S, (images[1] - images[0]) * S)
-            sums.add(dk, grad_keys)
-            sums.add(dv, grad_values)
+            add = part.start % R > 0 or some.start > 0
+            sums.put(dk, grad_keys, add)
+            sums.put(dv, grad_values, add)
     return (
         grad_queries.view(query.shape),
         grad_keys.view(key.shape).to(key.dtype),

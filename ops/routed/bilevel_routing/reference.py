@@ -6,7 +6,7 @@ Letters: B batch, R regions of queries, S of keys, T routes, L M positions of a 
 import torch
 from torch import Tensor
 
-SMALL, SMALL_TO_TRAIN = 1 << 17, 1 << 19  # numbers that are gathered
+SMALL, SMALL_TO_TRAIN = 1 << 17, 1 << 20  # numbers that are gathered, times the routes of a region
 
 
 def attend(
@@ -32,6 +32,9 @@ def is_worth(query: Tensor, key: Tensor, value: Tensor, routes: Tensor, *_: obje
     """Whether so little is gathered that chunks would cost more. Not so in graphs, which serve many sizes."""
     if torch.compiler.is_compiling() or query.device.type != 'cpu':
         return False
-    gathered = routes.numel() * key.shape[2] * key.shape[3] * (key.shape[4] + value.shape[4])
+    topk, keys = routes.shape[2], routes.shape[2] * key.shape[2]
+    if query.shape[2] * keys == 1:  # scores are sums then, not products of matrices
+        return True
+    gathered = routes.shape[0] * routes.shape[1] * keys * key.shape[3] * (key.shape[4] + value.shape[4])
     trains = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    return gathered <= (SMALL_TO_TRAIN if trains else SMALL)
+    return gathered * topk <= (SMALL_TO_TRAIN if trains else SMALL)

@@ -49,18 +49,21 @@ def assert_same(actual, expected, leaves, dtype=D64):
 
 
 @every_backend
-@pytest.mark.parametrize('shape', [{}, dict(routes=1), dict(routes=6), dict(queries=1, keys=1), dict(heads=1, out=1)])
+@pytest.mark.parametrize(
+    'shape', [{}, dict(routes=1), dict(routes=6), dict(queries=1, keys=1), dict(heads=1, out=1), dict(width=5, out=5)]
+)
 def test_is_the_formula_with_its_gradients(backend, shape):
     qkv, routes = inputs(**shape)
     assert_same(routed_attention(*qkv, routes, 0.4, backend=backend), loop(*qkv, routes, 0.4), qkv)
 
 
+@pytest.mark.parametrize('width', [4, 6])
 @pytest.mark.parametrize('budget', [1, 100, 1000])
-def test_chunks_of_regions_and_of_queries_change_nothing(monkeypatch, budget):
+def test_chunks_of_regions_and_of_queries_change_nothing(monkeypatch, budget, width):
     monkeypatch.setattr(chunked, 'CHUNK', budget)
     monkeypatch.setattr(products, 'CHUNK', budget)
     monkeypatch.setattr(products, 'MIN_QUERIES', 3)
-    qkv, routes = inputs()
+    qkv, routes = inputs(width=width)
     parts = list(products.chunks(*qkv, routes, budget))
     assert (len(parts) == 20) == (budget == 1)
     expected = loop(*qkv, routes, 0.4)
