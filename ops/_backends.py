@@ -28,7 +28,9 @@ def choose(backends: Sequence[Backend], wanted: str | None, *args: Any) -> Calla
     A wanted backend that cannot run is a ValueError with its reason; nothing falls back silently.
     """
     if wanted is None:
-        backends = sorted(backends, key=lambda backend: not (backend.is_worth is None or backend.is_worth(*args)))
+        for backend in backends:
+            if (backend.is_worth is None or backend.is_worth(*args)) and backend.why_not(*args) is None:
+                return backend.run
     refusals = []
     for backend in backends:
         if wanted in (None, backend.name):

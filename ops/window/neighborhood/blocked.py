@@ -1,7 +1,8 @@
 """Neighborhood attention on tiles of queries with a shared halo of keys, by `scaled_dot_product_attention`.
 
 The map is gathered into units of equal size (tiles.py) and one masked attention runs over all units and heads; a small
-map is a single unit and is not copied. Eager calls on the CPU go to chunked.py, but for those of few scores.
+map is a single unit and is not copied. Eager calls on the CPU go to chunked.py, those of few
+scores to whole.py.
 
 Letters: B batch, P positions of the map, N heads, D channels per head, U units, Q queries and S keys of one unit.
 """
@@ -13,14 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ops._layout import known
+from ops.window.neighborhood import whole
 from ops.window.neighborhood.chunked import ChunkedAttention
 from ops.window.neighborhood.geometry import Window
 from ops.window.neighborhood.tiles import Tables, cached_tables, make_mask, make_tables
 
-UNIT_SCORES = 1 << 19
-
-
-FEW_SCORES = 1 << 17  # of a whole map, up to which one fused call is faster than several plain ones
+FEW_SCORES = 1 << 17  # of a whole map; memory for more is fresh for every call, which costs as much as the products
 
 
 def split(x: Tensor, index: Tensor | None, tables: Tables) -> Tensor:
@@ -58,11 +57,6 @@ def few_scores(query: Tensor, tables: Tables) -> bool:
     return tables.units == 1 and query.shape[0] * query.shape[-2] * prod(tables.shape) <= FEW_SCORES
 
 
-def trains(bias: Tensor | None) -> bool:
-    """Whether autograd wants a gradient of it."""
-    return bias is not None and bias.requires_grad and torch.is_grad_enabled()
-
-
 def attend(
     query: Tensor, key: Tensor, value: Tensor, window: Window, scale: float, bias: Tensor | None, dropout_p: float
 ) -> Tensor:
@@ -73,8 +67,10 @@ def attend(
     plain = traced or dropout_p > 0.0 or query.device.type != 'cpu'
     dtype = query.dtype if plain else torch.promote_types(query.dtype, torch.float32)
     tables = find(tuple(query.shape[1:-2]), window, bias is not None, dtype, query.device)
-    if plain or (few_scores(query, tables) and not trains(bias)):
+    if plain:
         return attend_units(query, key, value, make_mask(tables, bias, dtype), tables, scale, dropout_p)
+    if few_scores(query, tables):
+        return whole.attend(query, key, value, bias, tables, scale)
     return ChunkedAttention.apply(query, key, value, bias, tables, window, scale)
 
 

@@ -22,7 +22,15 @@ from torch.autograd.function import once_differentiable
 from ops._products import attention_backward, gather, product
 from ops._scratch import scratch
 from ops.window.neighborhood.geometry import Window
-from ops.window.neighborhood.tiles import Bags, Tables, bias_table, cached_tables, make_bags, make_mask
+from ops.window.neighborhood.tiles import (
+    Bags,
+    Tables,
+    bias_table,
+    cached_tables,
+    make_bags,
+    make_mask,
+    make_mask_backward,
+)
 
 CHUNK_SCORES = 1 << 20  # at a time, about: 4 MB in float32
 
@@ -117,18 +125,6 @@ def make_mask_here(tables: Tables, bias: Tensor | None, dtype: torch.dtype) -> T
     if tables.kinds is None:
         return of_kinds
     return torch.index_select(by_kind.copy_(of_kinds), 0, tables.kinds, out=mask)
-
-
-def make_mask_backward(grad: Tensor, tables: Tables, bias: Tensor) -> Tensor:
-    """Transpose of `make_mask`: the gradient of `bias` from that of the mask, (U or 1, N, Q, S)."""
-    assert tables.entries is not None
-    assert tables.same_entry is not None
-    heads, (kinds, *shape) = len(bias), tables.entries.shape
-    of_kinds, rows = scratch(grad.dtype, (kinds, heads, *shape), (kinds, *shape, heads), use='mask')
-    if tables.kinds is not None:
-        grad = of_kinds.zero_().index_add_(0, tables.kinds, grad)
-    rows.copy_(grad.permute(0, 2, 3, 1))
-    return tables.same_entry.sums(rows.view(-1, heads)).T.reshape(bias.shape).to(bias.dtype)
 
 
 def softmax_weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, heads: int, out: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ops._layout import is_fixed, known
+from ops._scratch import scratch
 from ops.window.neighborhood.geometry import Window, slot_windows
 
 # queries of a tile along each axis of a map, about: fewer make small products, more compute too many hidden scores
@@ -209,7 +210,7 @@ def make_mask(tables: Tables, bias: Tensor | None, dtype: torch.dtype) -> Tensor
     """Return what is added to the scores of `split` units, (1 or U, 1 or N, Q, S); None when nothing is."""
     if tables.entries is not None and bias is not None:
         table = bias_table(tables, bias, dtype)
-        mask = table.index_select(1, tables.entries.flatten()).unflatten(1, tables.entries.shape).transpose(0, 1)
+        mask = table.index_select(1, tables.entries.flatten()).view(-1, *tables.entries.shape).transpose(0, 1)
     elif tables.mask is not None:
         mask = tables.mask[:, None]
     else:
@@ -217,3 +218,15 @@ def make_mask(tables: Tables, bias: Tensor | None, dtype: torch.dtype) -> Tensor
     if tables.kinds is not None:
         mask = mask.contiguous().index_select(0, tables.kinds)  # whole rows are copied faster than strided ones
     return mask
+
+
+def make_mask_backward(grad: Tensor, tables: Tables, bias: Tensor) -> Tensor:
+    """Transpose of `make_mask`: the gradient of `bias` from that of the mask, (U or 1, N, Q, S)."""
+    assert tables.entries is not None
+    assert tables.same_entry is not None
+    heads, (kinds, *shape) = len(bias), tables.entries.shape
+    of_kinds, rows = scratch(grad.dtype, (kinds, heads, *shape), (kinds, *shape, heads), use='mask')
+    if tables.kinds is not None:
+        grad = of_kinds.zero_().index_add_(0, tables.kinds, grad)
+    rows.copy_(grad.permute(0, 2, 3, 1))
+    return tables.same_entry.sums(rows.view(-1, heads)).T.reshape(bias.shape).to(bias.dtype)

@@ -1,0 +1,77 @@
+"""A small map on the CPU: a single unit, whose few weights are kept for the backward pass.
+
+Letters: B batch, N heads, D channels per head, G = B * N, P positions of the map.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ops.window.neighborhood.tiles import Tables, bias_table, make_mask_backward
+
+
+def to_heads(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, *size, N, D) -> (G, P, D)."""
+    x = x.flatten(1, -3).transpose(1, 2)
+    return (x[0] if len(x) == 1 else x.flatten(0, 1)).to(dtype)
+
+
+def from_heads(x: Tensor, like: Tensor) -> Tensor:
+    """(G, P, D) -> (B, *size, N, D), of the shape and type of `like`."""
+    x = x.view(like.shape[0], like.shape[-2], *x.shape[1:])
+    return x.transpose(1, 2).reshape(like.shape).to(like.dtype)
+
+
+def run_forward(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, tables: Tables, scale: float
+) -> tuple[Tensor, Tensor]:
+    """(B, *size, N, D) x 3 -> (B, *size, N, D) and the weights, (G, P, P). 16-bit inputs are computed in float32."""
+    work = torch.promote_types(query.dtype, torch.float32)
+    q, k, v = to_heads(query, work), to_heads(key, work), to_heads(value, work)
+    if bias is not None and tables.entries is not None:
+        mask = bias_table(tables, bias, work).index_select(1, tables.entries.flatten()).view(-1, *tables.shape)
+        weights = (mask if len(query) == 1 else mask.repeat(len(query), 1, 1)).baddbmm_(q, k.mT, alpha=scale)
+    elif tables.mask is not None:
+        weights = torch.baddbmm(tables.mask, q, k.mT, alpha=scale)
+    else:
+        weights = q.new_empty(len(q), *tables.shape).baddbmm_(q, k.mT, beta=0, alpha=scale)
+    torch.softmax(weights, -1, out=weights)
+    return from_heads(weights @ v, query), weights
+
+
+class WholeAttention(torch.autograd.Function):
+    """`run_forward` for autograd."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, tables: Tables, scale: float
+    ) -> Tensor:
+        out, weights = run_forward(query, key, value, bias, tables, scale)
+        ctx.save_for_backward(query, key, value, bias, weights)
+        ctx.tables, ctx.scale = tables, scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, bias, weights = ctx.saved_tensors
+        work = weights.dtype
+        q, k, v, g = to_heads(query, work), to_heads(key, work), to_heads(value, work), to_heads(grad, work)
+        scores = g @ v.mT
+        torch._softmax_backward_data(scores, weights, -1, work, grad_input=scores)
+        grad_bias = None
+        if ctx.needs_input_grad[3]:
+            of_mask = scores.view(len(query), 1, len(bias), *ctx.tables.shape)
+            grad_bias = make_mask_backward(of_mask[0] if len(query) == 1 else of_mask.sum(0), ctx.tables, bias)
+        scores *= ctx.scale
+        grads = from_heads(scores @ k, query), from_heads(scores.mT @ q, key), from_heads(weights.mT @ g, value)
+        return *grads, grad_bias, None, None
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, tables: Tables, scale: float) -> Tensor:
+    """(B, *size, N, D) x 3 -> (B, *size, N, D)."""
+    if torch.is_grad_enabled():
+        return WholeAttention.apply(query, key, value, bias, tables, scale)
+    return run_forward(query, key, value, bias, tables, scale)[0]
