@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from ops._depthwise import DepthwiseConv2d, conv2d
 from ops._onednn import convolution, form_of, has_hooks, needs_grad, takes
 
 
@@ -28,13 +28,15 @@ def conv2d_act(
         or x.ndim != 4
         or not x.is_contiguous(memory_format=torch.channels_last)
     ):
-        return act(F.conv2d(x, weight, bias, stride, padding, dilation, groups))
+        return act(conv2d(x, weight, bias, stride, padding, dilation, groups))
     return convolution(x, weight, bias, stride, padding, dilation, groups, form)
 
 
 def conv_act(conv: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, D, H', W'): act(conv(x)) likewise."""
-    if type(conv) is not nn.Conv2d or conv.padding_mode != 'zeros' or isinstance(conv.padding, str) or has_hooks(conv):
+    if not isinstance(conv, nn.Conv2d) or type(conv) not in (nn.Conv2d, DepthwiseConv2d) or has_hooks(conv):
+        return act(conv(x))
+    if conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
         return act(conv(x))
     return conv2d_act(x, conv.weight, conv.bias, act, conv.stride, conv.padding, conv.dilation, conv.groups)
 

@@ -51,6 +51,16 @@ def is_fixed(length: int) -> bool:
     return has_static_value(length)
 
 
+def spatial_mean(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C), over H and W.
+
+    A sum that is divided: its gradient stays one number for a channel. That of `mean` is written out for each position,
+    in NCHW even where the map is NHWC in memory.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return (x.sum((2, 3), dtype=dtype) / (x.shape[2] * x.shape[3])).to(x.dtype)
+
+
 def pad_to_multiple(x: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, H, W, C) -> (B, H', W', C): zeros at the bottom and right until both sides are multiples of `size`."""
     bottom, right = missing(x.shape[1], size[0]), missing(x.shape[2], size[1])

@@ -50,7 +50,8 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.downsample(x)
         if self.channels_last:
-            x = x.permute(0, 2, 3, 1)
+            # In this order in memory too: else all that the blocks do, and its gradients, would go against the grain.
+            x = x.permute(0, 2, 3, 1).contiguous()
         if self.grad_checkpointing and not torch.jit.is_scripting():
             x = checkpoint_seq(self.blocks, x)
         else:

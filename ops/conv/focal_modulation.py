@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._conv import ConvAct
+from ops._depthwise import DepthwiseConv2d
+from ops._layout import spatial_mean
 from ops._linear import Linear, linear
 
 
@@ -63,8 +65,7 @@ class FocalModulation(nn.Module):
         self.normalize_modulator = normalize_modulator
         self.f = Linear(dim, sum(self.parts), bias=bias, **dd)
         self.focal_layers = nn.ModuleList(
-            ConvAct(nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, bias=False, **dd), nn.GELU())
-            for kernel in kernels
+            ConvAct(DepthwiseConv2d(dim, kernel, bias=False, **dd), nn.GELU()) for kernel in kernels
         )
         self.h = nn.Conv2d(dim, dim, 1, bias=bias, **dd)
         self.ln = nn.LayerNorm(dim, **dd) if use_postln_in_modulation else nn.Identity()
@@ -91,8 +92,8 @@ class FocalModulation(nn.Module):
         for level, layer in enumerate(self.focal_layers):
             context = layer(context)
             total = torch.addcmul(total, context, gates[:, level, None])
-        context = F.gelu(context.mean((2, 3), keepdim=True))
-        total = torch.addcmul(total, context, gates[:, -1:])
+        mean = F.gelu(spatial_mean(context))
+        total = torch.addcmul(total, mean[:, :, None, None], gates[:, -1:])
         return total / gates.shape[1] if self.normalize_modulator else total
 
 

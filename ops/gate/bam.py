@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ops._layout import spatial_mean
 from ops.gate._checks import reduced
 
 
@@ -67,5 +68,5 @@ class BAM(nn.Module):
         self.combine = combine
 
     def forward(self, x: Tensor) -> Tensor:
-        channel = self.channel(x.mean((2, 3)))[:, :, None, None]
+        channel = self.channel(spatial_mean(x))[:, :, None, None]
         return x * (1 + self.combine(channel, self.spatial(x)).sigmoid())

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ops._layout import spatial_mean
 from ops.gate._checks import half
 
 
@@ -43,5 +44,5 @@ class EfficientChannelAttention(nn.Module):
         self.conv = nn.Conv1d(1, 1, size, padding=half(size), bias=False, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = x.mean((2, 3))[:, None]
+        pooled = spatial_mean(x)[:, None]
         return x * self.conv(pooled).sigmoid().transpose(1, 2)[..., None]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ops._layout import spatial_mean
 from ops.gate._checks import half
 from ops.gate.eca import adaptive_kernel_size
 
@@ -65,7 +66,7 @@ class PKCAM(nn.Module):
             previous: none, or `num_previous` vectors (B, C'), means of maps over H and W; C' divides C and the vector
                 is repeated to C.
         """
-        pooled = x.mean((2, 3))
+        pooled = spatial_mean(x)
         factors = self.conv_local(pooled[:, None]).sigmoid()
         if previous:
             if len(previous) != self.num_previous:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ops._layout import spatial_mean
 from ops.gate._checks import reduced
 
 
@@ -51,6 +52,6 @@ class SqueezeExcitation(nn.Module):
         self.act = act_layer()
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = x.mean((2, 3), keepdim=not self.linear)
-        factors = self.fc2(self.act(self.fc1(pooled))).sigmoid()
+        pooled = spatial_mean(x)
+        factors = self.fc2(self.act(self.fc1(pooled if self.linear else pooled[:, :, None, None]))).sigmoid()
         return x * (factors[:, :, None, None] if self.linear else factors)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from ops._layout import from_windows, missing, pad_to_multiple, pair, to_windows
+from ops._layout import from_windows, missing, pad_to_multiple, pair, spatial_mean, to_windows
+from tests.ops.conftest import assert_near
 
 
 def test_windows_are_read_row_by_row_and_put_back():
@@ -48,3 +49,19 @@ def test_one_or_two_numbers():
     for wrong in (0, (1, 2, 3), (4, -1)):
         with pytest.raises(ValueError, match='window must be one or two numbers above 0'):
             pair(wrong, 'window')
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_spatial_mean(dtype):
+    x = torch.randn(2, 3, 300, 300).add(100).to(dtype).requires_grad_()  # the sum of float16 would overflow
+    mean = spatial_mean(x)
+    assert mean.dtype == dtype
+    assert_near(mean, x.double().mean((2, 3)), dtype)
+    assert_near(torch.autograd.grad(mean.sum(), x)[0], torch.full_like(x, 1 / 300**2))
+
+
+def test_gradient_of_a_spatial_mean_is_not_written_out():
+    x, strides = torch.randn(2, 3, 5, 7, requires_grad=True).clone(), []
+    x.register_hook(lambda gradient: strides.append(gradient.stride()[2:]))
+    spatial_mean(x).sum().backward()
+    assert strides == [(0, 0)]

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops._depthwise import DepthwiseConv2d
 from ops._linear import Linear
 
 
-def local_enhancement(dim: int, kernel_size: int, **dd: Any) -> nn.Conv2d | None:
+def local_enhancement(dim: int, kernel_size: int, **dd: Any) -> DepthwiseConv2d | None:
     """(B, C, H, W) -> (B, C, H, W): the depth-wise convolution LePE, None for a `kernel_size` of 0.
 
     Raises:
@@ -25,7 +26,7 @@ def local_enhancement(dim: int, kernel_size: int, **dd: Any) -> nn.Conv2d | None
     """
     if kernel_size < 0 or (kernel_size and kernel_size % 2 == 0):
         raise ValueError(f'side_dwconv must be odd, or 0 for none, got {kernel_size}')
-    return nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, **dd) if kernel_size else None
+    return DepthwiseConv2d(dim, kernel_size, **dd) if kernel_size else None
 
 
 class _DenseLePEAttention(nn.Module):

@@ -1,0 +1,137 @@
+"""Depthwise convolutions whose kernels' gradients are put together from slices, against `F.conv2d`."""
+
+import copy
+import itertools
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from ops import _depthwise, _onednn
+from ops._depthwise import DepthwiseConv2d, conv2d
+from tests.ops.conftest import assert_near
+
+pytestmark = pytest.mark.skipif(not _onednn.AVAILABLE, reason='torch has no oneDNN and MKL')
+
+
+@pytest.fixture
+def sliced(monkeypatch):
+    """The sizes of the kernels whose gradients were put together."""
+    sizes = []
+
+    def kernel_gradient(x, gradient, size):
+        sizes.append(tuple(size))
+        return computed(x, gradient, size)
+
+    computed = _depthwise.kernel_gradient
+    monkeypatch.setattr(_depthwise, 'kernel_gradient', kernel_gradient)
+    monkeypatch.setattr(_depthwise, 'LEAST_NUMBERS', 0)
+    return sizes
+
+
+def gradients(out, leaves):
+    return torch.autograd.grad(out.square().sum(), leaves)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('kernel_size', [5, 7, 9, 11])
+def test_gradients(sliced, kernel_size, bias, memory_format):
+    layer = DepthwiseConv2d(6, kernel_size, bias=bias)
+    x = torch.randn(3, 6, 13, 11).contiguous(memory_format=memory_format).requires_grad_()
+    leaves = [x, *layer.parameters()]
+    expected = F.conv2d(x, layer.weight, layer.bias, padding=kernel_size // 2, groups=6)
+    for actual, wanted in zip(gradients(layer(x), leaves), gradients(expected, leaves)):
+        assert_near(actual, wanted)
+    assert sliced == [(kernel_size, kernel_size)]
+
+
+@pytest.mark.parametrize('size', [(3, 5), (1, 7), (7, 5)])
+def test_kernels_of_two_sides(sliced, size):
+    x, weight = torch.randn(2, 4, 9, 8), torch.randn(4, 1, *size, requires_grad=True)
+    padding = (size[0] // 2, size[1] // 2)
+    ours = conv2d(x, weight, None, (1, 1), padding, (1, 1), 4)
+    theirs = F.conv2d(x, weight, None, padding=padding, groups=4)
+    assert_near(gradients(ours, weight)[0], gradients(theirs, weight)[0])
+    assert sliced == [size]
+
+
+@pytest.mark.parametrize('frozen', ['input', 'weight', 'bias'])
+def test_only_what_is_asked_for(sliced, frozen):
+    layer, x = DepthwiseConv2d(4, 5), torch.randn(2, 4, 6, 7, requires_grad=True)
+    leaves = {'input': x, 'weight': layer.weight, 'bias': layer.bias}
+    leaves.pop(frozen).requires_grad_(False)
+    expected = F.conv2d(x, layer.weight, layer.bias, padding=2, groups=4)
+    for actual, wanted in zip(gradients(layer(x), leaves.values()), gradients(expected, leaves.values())):
+        assert_near(actual, wanted)
+    assert sliced == ([] if frozen == 'weight' else [(5, 5)])
+
+
+@pytest.mark.parametrize(
+    'name', ['narrow map', 'narrow kernel', 'stride', 'dilation', 'padding', 'even', 'groups', 'double', 'autocast']
+)
+def test_leaves_the_others_to_torch(sliced, name):
+    x, weight, options = torch.randn(2, 4, 12, 12), torch.randn(4, 1, 5, 5), [(1, 1), (2, 2), (1, 1), 4]
+    if name == 'narrow map':
+        x = x[..., :4]
+    elif name == 'narrow kernel':
+        weight, options[1] = weight[..., :3], (2, 1)
+    elif name == 'stride':
+        options[0] = (2, 2)
+    elif name == 'dilation':
+        options[2] = (2, 2)
+    elif name == 'padding':
+        options[1] = (0, 2)
+    elif name == 'even':
+        weight = weight[..., :4]
+    elif name == 'groups':
+        weight, options[3] = torch.randn(4, 2, 5, 5), 2
+    elif name == 'double':
+        x, weight = x.double(), weight.double()
+    weight = weight.contiguous().requires_grad_()
+    with torch.autocast('cpu', enabled=name == 'autocast'):
+        ours, theirs = conv2d(x, weight, None, *options), F.conv2d(x, weight, None, *options)
+    assert torch.equal(gradients(ours, weight)[0], gradients(theirs, weight)[0])
+    assert not sliced
+
+
+def test_second_derivatives(sliced):
+    layer, x = DepthwiseConv2d(4, 5), torch.randn(2, 4, 6, 7, requires_grad=True)
+    leaves = [x, *layer.parameters()]
+
+    def twice(out):
+        first = torch.autograd.grad(out.pow(3).sum(), leaves, create_graph=True)
+        return torch.autograd.grad(sum(part.square().sum() for part in first), leaves)
+
+    expected = F.conv2d(x, layer.weight, layer.bias, padding=2, groups=4)
+    for actual, wanted in zip(twice(layer(x)), twice(expected)):
+        assert_near(actual, wanted)
+    assert sliced
+
+
+def test_transforms(sliced):
+    layer, x = DepthwiseConv2d(4, 5), torch.randn(3, 1, 4, 6, 7)
+    parameters = dict(layer.named_parameters())
+
+    def loss(parameters, x):
+        return functional_call(layer, parameters, (x,)).square().sum()
+
+    each = vmap(grad(loss), (None, 0))(parameters, x)
+    for i, name in itertools.product(range(3), parameters):
+        assert_near(each[name][i], gradients(layer(x[i]), parameters[name])[0])
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(layer(forward_ad.make_dual(x[0], x[1]))).tangent
+    assert_near(tangent, F.conv2d(x[1], layer.weight, None, padding=2, groups=4))
+
+
+def test_is_a_layer_of_torch():
+    layer, x = DepthwiseConv2d(4, 5), torch.randn(2, 4, 6, 7)
+    plain = nn.Conv2d(4, 4, 5, padding=2, groups=4)
+    assert layer.state_dict().keys() == plain.state_dict().keys()
+    plain.load_state_dict(layer.state_dict())
+    for other in (plain, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(layer(x), other(x))
