@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._layout import known_zero, pair
+from ops._layout import pair
 from ops._linear import Linear
+from ops._split import split
+from ops.linear.agent_bias import BASE, agent_bias, resize_axis, resize_plane
+from ops.linear.agent_products import Form, agent_products, takes
 from ops.linear.spatial_reduction import SpatialReductionAttention, reduced_size
 from ops.window.relative_attention import biased_attention
-
-BASE = 7
-"""Side of the map that `an_bias` and `na_bias` are learned on, whatever the size of the map."""
 
 
 def agent_attention(
@@ -59,17 +59,6 @@ def agent_attention(
         scores = scores if query_bias is None else scores + query_bias.mT
         return F.dropout(scores.softmax(-2), dropout_p).mT @ gathered
     return biased_attention(q, agents, gathered, query_bias, scale, dropout_p)
-
-
-def resize_axis(table: Tensor, length: int) -> Tensor:
-    """(N, A, L) -> (N, A, length), linear."""
-    return table if known_zero(length - table.shape[-1]) else F.interpolate(table, size=length, mode='linear')
-
-
-def resize_plane(table: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, A, H, W) -> (N, A, *size), bilinear, corners not aligned."""
-    fits = known_zero(size[0] - table.shape[-2], size[1] - table.shape[-1])
-    return table if fits else F.interpolate(table, size=size, mode='bilinear')
 
 
 AXIS = {'ah_bias': 3, 'aw_bias': 4, 'ha_bias': 2, 'wa_bias': 3}
@@ -175,25 +164,26 @@ class AgentCore(nn.Module):
         grids = resize_plane(bias.transpose(1, 2).unflatten(2, (side, side)), self.agent_shape)
         return grids.flatten(2).transpose(1, 2)
 
-    def bias(
-        self, plane: Tensor, rows: Tensor, columns: Tensor, prefix: Tensor | None, grid: tuple[int, int]
-    ) -> Tensor:
-        """(N, agent_num, 7, 7), (N, agent_num, H0), (N, agent_num, W0), (N, agent_num, P) -> (1, N, A, P + H * W)."""
-        axes = resize_axis(rows, grid[0])[..., None] + resize_axis(columns, grid[1])[..., None, :]
-        bias = (resize_plane(plane, grid) + axes).flatten(2)
-        if prefix is not None:
-            bias = torch.cat([prefix, bias], dim=2)
-        return self.over_agents(bias)[None]
+    def biases(self, grid: tuple[int, int], kv_grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Those of the scores of agents and keys, (N, A, P + H' * W'), and of agents and queries, (N, A, P + H * W)."""
+        of_keys = [self.an_bias.flatten(2), self.ah_bias[0, ..., 0], self.aw_bias[0, :, :, 0]]
+        of_queries = [self.na_bias.flatten(2), self.ha_bias[0, :, :, 0].mT, self.wa_bias[0, :, 0].mT]
+        if self.prefix_tokens:
+            of_keys.append(self.ac_bias[0])
+            of_queries.append(self.ca_bias[0].mT)
+        return self.over_agents(agent_bias(of_keys, kv_grid)), self.over_agents(agent_bias(of_queries, grid))
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], kv_grid: tuple[int, int] | None = None
     ) -> Tensor:
         """Queries of a map of `grid` (H, W), keys and values of one of `kv_grid`, the same when None."""
         kv_grid = grid if kv_grid is None else kv_grid
+        of_keys, of_queries = self.biases(grid, kv_grid)
+        dropout_p = self.attn_drop if self.training else 0.0
+        if kv_grid == grid and dropout_p == 0 and takes(q, k, v, of_keys, of_queries, self.dwc):
+            form = Form(self.num_heads, self.prefix_tokens, grid, self.agent_shape, self.scale)
+            return agent_products(q, k, v, of_keys, of_queries, self.dwc.weight, self.dwc.bias, form)
         heads, prefix = (self.num_heads, -1), self.prefix_tokens
-        ac, ca = (self.ac_bias[0], self.ca_bias[0].mT) if prefix else (None, None)
-        agent_bias = self.bias(self.an_bias, self.ah_bias[0, ..., 0], self.aw_bias[0, :, :, 0], ac, kv_grid)
-        query_bias = self.bias(self.na_bias, self.ha_bias[0, :, :, 0].mT, self.wa_bias[0, :, 0].mT, ca, grid).mT
         # Rows and columns are told apart before channels move: else a compiler mistakes the strides of a single image.
         queries = q[:, prefix:].unflatten(1, grid).permute(0, 3, 1, 2)
         agents = F.adaptive_avg_pool2d(queries, self.agent_shape).flatten(2).transpose(1, 2)
@@ -202,10 +192,10 @@ class AgentCore(nn.Module):
             k.unflatten(2, heads).transpose(1, 2),
             v.unflatten(2, heads).transpose(1, 2),
             agents.unflatten(2, heads).transpose(1, 2),
-            agent_bias.to(q.dtype),
-            query_bias.to(q.dtype),
+            of_keys[None].to(q.dtype),
+            of_queries[None].mT.to(q.dtype),
             self.scale,
-            self.attn_drop if self.training else 0.0,
+            dropout_p,
         )
         values = resize_plane(v[:, prefix:].unflatten(1, kv_grid).permute(0, 3, 1, 2), grid)
         local = self.dwc(values).flatten(2).transpose(1, 2)
@@ -280,7 +270,7 @@ class AgentAttention(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """A map, or prefix tokens and the tokens of a map of `grid` (H, W)."""
-        q, k, v = self.qkv(x).flatten(1, -2).chunk(3, dim=-1)
+        q, k, v = split(self.qkv(x).flatten(1, -2), 3)
         out = self.core(q, k, v, (x.shape[1], x.shape[2]) if grid is None else grid)
         return self.proj_drop(self.proj(out.reshape(x.shape)))
 

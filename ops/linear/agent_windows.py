@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ops._layout import crop, from_windows, pad_to_multiple, pair, to_windows
 from ops._linear import Linear
+from ops._split import split
 from ops.linear.agent import AgentCore
 from ops.window.cross_shaped import BranchedAttention, Stripe, crossing_stripes, from_stripes, to_stripes
 from ops.window.shifted_window import check_shift
@@ -82,7 +83,7 @@ class WindowAgentAttention(nn.Module):
         size = x.shape[1], x.shape[2]
         if any(self.shift_size):
             x = x.roll([-step for step in self.shift_size], dims=(1, 2))
-        windows = self.core(*self.qkv(to_windows(x, self.window_size)).chunk(3, dim=-1), self.window_size)
+        windows = self.core(*split(self.qkv(to_windows(x, self.window_size)), 3), self.window_size)
         x = from_windows(self.proj_drop(self.proj(windows)), self.window_size, size)
         if any(self.shift_size):
             x = x.roll(self.shift_size, dims=(1, 2))

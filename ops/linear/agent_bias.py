@@ -1,0 +1,55 @@
+"""The bias of agents and positions: the sum of a small plane, of rows and of columns, resized to the map.
+
+Letters: N heads, A agents, P prefix tokens, H W height and width of the map, H0 W0 those the parameters are made for.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ops._layout import known_zero
+from ops._onednn import is_ordinary, is_watched
+
+BASE = 7
+"""Side of the map that `an_bias` and `na_bias` are learned on, whatever the size of the map."""
+
+MATRIX = 1 << 17
+"""Numbers of the largest `bias_matrix`, that of 28 x 28 positions and little more; beyond, interpolation is faster."""
+
+
+def resize_axis(table: Tensor, length: int) -> Tensor:
+    """(N, A, L) -> (N, A, length), linear."""
+    return table if known_zero(length - table.shape[-1]) else F.interpolate(table, size=length, mode='linear')
+
+
+def resize_plane(table: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, A, H, W) -> (N, A, *size), bilinear, corners not aligned."""
+    fits = known_zero(size[0] - table.shape[-2], size[1] - table.shape[-1])
+    return table if fits else F.interpolate(table, size=size, mode='bilinear')
+
+
+def resized_bias(parts: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    """Plane (N, A, 49), rows (N, A, H0), columns (N, A, W0) and maybe prefix (N, A, P) -> (N, A, P + H * W)."""
+    plane, rows, columns, *prefix = parts
+    axes = resize_axis(rows, grid[0])[..., None] + resize_axis(columns, grid[1])[..., None, :]
+    bias = (resize_plane(plane.unflatten(2, (BASE, BASE)), grid) + axes).flatten(2)
+    return torch.cat([*prefix, bias], dim=2) if prefix else bias
+
+
+@lru_cache(maxsize=16)
+def bias_matrix(sizes: tuple[int, ...], grid: tuple[int, int]) -> Tensor:
+    """What `resized_bias`, being linear, makes of the identity: (49 + H0 + W0 + P, P + H * W)."""
+    with torch.inference_mode(False), torch.no_grad():
+        identity = torch.eye(sum(sizes), dtype=torch.float32)
+        return resized_bias(identity[None].split(sizes, dim=2), grid)[0]
+
+
+def agent_bias(parts: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    """`resized_bias`, on small maps by one product where parameters are of float32 on the CPU."""
+    sizes = tuple(part.shape[2] for part in parts)
+    if is_watched() or not all(map(is_ordinary, parts)) or sum(sizes) * grid[0] * grid[1] > MATRIX:
+        return resized_bias(parts, grid)
+    return torch.cat(list(parts), dim=2) @ bias_matrix(sizes, grid)
