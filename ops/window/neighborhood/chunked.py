@@ -80,7 +80,7 @@ class Units(NamedTuple):
     def take(self, some: slice, out: Tensor) -> Tensor:
         """Return `some` of the G, which may be put into `out`."""
         if self.rows is None:
-            return self.values if some.stop - some.start == len(self.values) else self.values[some]
+            return self.values if some.stop - some.start == self.values.shape[0] else self.values[some]
         return gather(self.values, self.rows[some], out[: some.stop - some.start])
 
 
@@ -88,20 +88,21 @@ def as_units(x: Tensor, tables: Tables, window: Window, work: torch.dtype, keys:
     """(b, *size, N, D) as units of its queries or keys."""
     size, heads, width = tuple(x.shape[1:-2]), x.shape[-2], x.shape[-1]
     x = x.flatten(1, -3)
+    images, positions = x.shape[:2]
     if tables.queries is None:
-        return Units((x[0].transpose(0, 1) if len(x) == 1 else x.transpose(1, 2).flatten(0, 1)).to(work), None)
+        return Units((x[0].transpose(0, 1) if images == 1 else x.transpose(1, 2).flatten(0, 1)).to(work), None)
     if x.stride()[2:] != (width, 1) or x.stride(0) % width or x.stride(1) % width:
         x = x.contiguous()
-    apart = (x.stride(0) // width if len(x) > 1 else 0, x.stride(1) // width)
-    count = (len(x) - 1) * apart[0] + (x.shape[1] - 1) * apart[1] + heads
-    index = cached_rows(size, window, heads, len(x), apart)[keys]
+    apart = (x.stride(0) // width if images > 1 else 0, x.stride(1) // width)
+    count = (images - 1) * apart[0] + (positions - 1) * apart[1] + heads
+    index = cached_rows(size, window, heads, images, apart)[keys]
     return Units(x.as_strided((count, width), (width, 1)), index)
 
 
 def restore(units: Tensor, way: Tensor | Bags | None, out: Tensor) -> Tensor:
     """Bring units (G, Q or S, D) back to (b, *size, N, D), keys of several units as their sum, maybe in `out`."""
     if way is None:
-        units = units.view(len(out), -1, *units.shape[1:]).transpose(1, 2)
+        units = units.view(out.shape[0], -1, *units.shape[1:]).transpose(1, 2)
         out.view(units.shape).copy_(units)
     elif isinstance(way, Bags):
         return way.sums(units.view(-1, units.shape[-1])).view(out.shape)
@@ -131,7 +132,7 @@ def softmax_weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, hea
     """(g, Q, D), (g, S, D) -> (g, Q, S) in `out`. The mask is (units or 1, N or 1, Q, S)."""
     product(q, k.mT, out, scale)
     if mask is not None:
-        out.view(-1, len(mask), heads, *out.shape[1:]).add_(mask)
+        out.view(-1, mask.shape[0], heads, *out.shape[1:]).add_(mask)
     return torch.softmax(out, -1, out=out)
 
 
@@ -143,13 +144,13 @@ def chunks(total: int, scores: int, grain: int = 1) -> list[slice]:
 
 def of_units(mask: Tensor, some: slice, total: int, heads: int) -> Tensor:
     """Return what of a mask falls to `some` of `total` units and heads."""
-    return mask if len(mask) == 1 or some == slice(0, total) else mask[some.start // heads : some.stop // heads]
+    return mask if mask.shape[0] == 1 or some == slice(0, total) else mask[some.start // heads : some.stop // heads]
 
 
 def add_images(scores: Tensor, to: Tensor) -> None:
     """Add (g, Q, S) to the mask's gradient, (units or 1, N, Q, S)."""
     scores = scores.view(-1, *to.shape)
-    to += scores[0] if len(scores) == 1 else scores.sum(0)
+    to += scores[0] if scores.shape[0] == 1 else scores.sum(0)
 
 
 class ChunkedAttention(torch.autograd.Function):
@@ -183,7 +184,7 @@ class ChunkedAttention(torch.autograd.Function):
             x, *memory, scores = scratch(work, (total, queries, width), of_queries, of_keys, of_keys, of_scores)
             for some in slices:
                 unit_q, unit_k, unit_v = (units.take(some, space) for units, space in zip((q, k, v), memory))
-                weights = scores[: len(unit_q)]
+                weights = scores[: unit_q.shape[0]]
                 seen = None if mask is None else of_units(mask, some, total, heads)
                 softmax_weights(unit_q, unit_k, seen, scale, heads, weights)
                 product(weights, unit_v, x[some])
@@ -225,7 +226,7 @@ class ChunkedAttention(torch.autograd.Function):
                 unit_q, unit_k, unit_v, unit_g = (units.take(some, space) for units, space in zip((q, k, v, g), memory))
                 if places is not None and places.repeated is not None:
                     unit_g.masked_fill_(places.repeated[some], 0.0)
-                weights, scores = weights[: len(unit_q)], scores[: len(unit_q)]
+                weights, scores = weights[: unit_q.shape[0]], scores[: unit_q.shape[0]]
                 seen = None if mask is None else of_units(mask, some, total, heads)
                 softmax_weights(unit_q, unit_k, seen, scale, heads, weights)
                 unit_grads = (dq[some], dk[some], dv[some])
@@ -235,7 +236,7 @@ class ChunkedAttention(torch.autograd.Function):
             ways = (None, None, None) if places is None else (places.queries, places.keys, places.keys)
             for i, (units, way) in enumerate(zip((dq, dk, dv), ways)):
                 result = restore(units, way, grads[i][part])
-                if len(result) == len(query):
+                if result.shape[0] == query.shape[0]:
                     grads[i] = result.to(query.dtype)
                 elif isinstance(way, Bags):
                     grads[i][part] = result

@@ -15,7 +15,7 @@ from ops.window.neighborhood.tiles import Tables, bias_table, make_mask_backward
 def to_heads(x: Tensor, dtype: torch.dtype) -> Tensor:
     """(B, *size, N, D) -> (G, P, D)."""
     x = x.flatten(1, -3).transpose(1, 2)
-    return (x[0] if len(x) == 1 else x.flatten(0, 1)).to(dtype)
+    return (x[0] if x.shape[0] == 1 else x.flatten(0, 1)).to(dtype)
 
 
 def from_heads(x: Tensor, like: Tensor) -> Tensor:
@@ -28,15 +28,15 @@ def run_forward(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, tables: Tables, scale: float
 ) -> tuple[Tensor, Tensor]:
     """(B, *size, N, D) x 3 -> (B, *size, N, D) and the weights, (G, P, P). 16-bit inputs are computed in float32."""
-    work = torch.promote_types(query.dtype, torch.float32)
+    images, work = query.shape[0], torch.promote_types(query.dtype, torch.float32)
     q, k, v = to_heads(query, work), to_heads(key, work), to_heads(value, work)
     if bias is not None and tables.entries is not None:
         mask = bias_table(tables, bias, work).index_select(1, tables.entries.flatten()).view(-1, *tables.shape)
-        weights = (mask if len(query) == 1 else mask.repeat(len(query), 1, 1)).baddbmm_(q, k.mT, alpha=scale)
+        weights = (mask if images == 1 else mask.repeat(images, 1, 1)).baddbmm_(q, k.mT, alpha=scale)
     elif tables.mask is not None:
         weights = torch.baddbmm(tables.mask, q, k.mT, alpha=scale)
     else:
-        weights = q.new_empty(len(q), *tables.shape).baddbmm_(q, k.mT, beta=0, alpha=scale)
+        weights = q.new_empty(q.shape[0], *tables.shape).baddbmm_(q, k.mT, beta=0, alpha=scale)
     torch.softmax(weights, -1, out=weights)
     return from_heads(weights @ v, query), weights
 
@@ -63,8 +63,8 @@ class WholeAttention(torch.autograd.Function):
         torch._softmax_backward_data(scores, weights, -1, work, grad_input=scores)
         grad_bias = None
         if ctx.needs_input_grad[3]:
-            of_mask = scores.view(len(query), 1, len(bias), *ctx.tables.shape)
-            grad_bias = make_mask_backward(of_mask[0] if len(query) == 1 else of_mask.sum(0), ctx.tables, bias)
+            of_mask = scores.view(query.shape[0], 1, bias.shape[0], *ctx.tables.shape)
+            grad_bias = make_mask_backward(of_mask[0] if query.shape[0] == 1 else of_mask.sum(0), ctx.tables, bias)
         scores *= ctx.scale
         grads = from_heads(scores @ k, query), from_heads(scores.mT @ q, key), from_heads(weights.mT @ g, value)
         return *grads, grad_bias, None, None
