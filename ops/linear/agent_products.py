@@ -21,10 +21,11 @@ from ops._products import attention_backward, product
 from ops._scratch import scratch
 from ops._split import empty_alike
 
-CHUNK = 1 << 22  # numbers of a chunk, 16 MB: its queries, keys, values, their gradients and scores
-FEW = (
-    512  # tokens up to which this serves inference too; of more the fused kernel of torch is faster: it copies nothing
-)
+CHUNK = 1 << 22
+"""Numbers of a chunk, 16 MB: its queries, keys, values, their gradients and scores."""
+
+FEW = 512
+"""Tokens up to which this serves inference too; of more the fused kernel of torch is faster, which copies nothing."""
 
 
 class Form(NamedTuple):
