@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._onednn import form_of, has_hooks, needs_grad, product, takes
+from ops._scratch import scratch
 
 LEAST_WORK = 2**24
 """Multiply-adds from which on oneDNN is faster, about 0.2 ms; below, its start costs more than it saves."""
@@ -53,6 +54,12 @@ class Product(torch.autograd.Function):
         return gradients(ctx, x, weight, gradient)
 
 
+def passing_gelu(x: Tensor, form: str) -> Tensor:
+    """`F.gelu` in memory that the next call takes."""
+    out = scratch(x.dtype, tuple(x.shape), use='gelu')[0]
+    return torch.ops.aten.gelu.out(x, approximate=form, out=out)
+
+
 class GeluProduct(torch.autograd.Function):
     """The product of a GELU, which is computed again in the backward pass instead of kept."""
 
@@ -60,13 +67,19 @@ class GeluProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, form: str) -> Tensor:
         ctx.save_for_backward(x, weight if ctx.needs_input_grad[0] else None)
         ctx.form = form
-        return product(F.gelu(x, approximate=form), weight, bias)
+        return product(passing_gelu(x, form), weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        to_act, to_weight, to_bias = gradients(ctx, F.gelu(x, approximate=ctx.form), weight, gradient)
-        to_x = to_act if to_act is None else torch.ops.aten.gelu_backward(to_act, x, approximate=ctx.form)
+        (x, weight), form, differentiable = ctx.saved_tensors, ctx.form, torch.is_grad_enabled()
+        act = F.gelu(x, approximate=form) if differentiable else passing_gelu(x, form)
+        to_act, to_weight, to_bias = gradients(ctx, act, weight, gradient)
+        if to_act is None:
+            return None, to_weight, to_bias, None
+        if differentiable:
+            to_x = torch.ops.aten.gelu_backward(to_act, x, approximate=form)
+        else:
+            to_x = torch.ops.aten.gelu_backward.grad_input(to_act, x, approximate=form, grad_input=to_act)
         return to_x, to_weight, to_bias, None
 
 

@@ -11,7 +11,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-KEPT_BYTES = 16 << 20  # for each thread and use, at most: what is larger is made anew
+KEPT_BYTES = 32 << 20  # for each thread and use, at most: what is larger is made anew
 
 
 class Kept:
