@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._onednn import form_of, has_hooks, needs_grad, product, takes
+from ops._onednn import form_of, has_hooks, is_ordinary, needs_grad, product, takes
 from ops._scratch import scratch
 
 LEAST_WORK = 2**24
@@ -71,12 +71,13 @@ class GeluProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), form, differentiable = ctx.saved_tensors, ctx.form, torch.is_grad_enabled()
-        act = F.gelu(x, approximate=form) if differentiable else passing_gelu(x, form)
+        (x, weight), form = ctx.saved_tensors, ctx.form
+        plain = torch.is_grad_enabled() or not is_ordinary(gradient)
+        act = F.gelu(x, approximate=form) if plain else passing_gelu(x, form)
         to_act, to_weight, to_bias = gradients(ctx, act, weight, gradient)
         if to_act is None:
             return None, to_weight, to_bias, None
-        if differentiable:
+        if plain:
             to_x = torch.ops.aten.gelu_backward(to_act, x, approximate=form)
         else:
             to_x = torch.ops.aten.gelu_backward.grad_input(to_act, x, approximate=form, grad_input=to_act)

@@ -3,6 +3,8 @@
 Letters: G products, L S rows of a product, D channels.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,22 @@ def gather(rows: Tensor, index: Tensor, out: Tensor) -> Tensor:
 def product(left: Tensor, right: Tensor, out: Tensor, scale: float = 1.0) -> Tensor:
     """(G, x, y), (G, y, z) -> (G, x, z), times `scale`."""
     return torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
+
+
+def is_special(grad: Tensor) -> bool:
+    """Whether a gradient is to have derivatives of its own, or is many at a time."""
+    return torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(grad)
+
+
+def plain_gradients(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor | None], needed: Sequence[bool], grad: Tensor
+) -> list[Tensor | None]:
+    """By autograd those of `function(*inputs)` that are `needed`, which have derivatives if gradients are enabled."""
+    with torch.enable_grad():
+        out = function(*inputs)
+    asked = [x for x, need in zip(inputs, needed) if need and x is not None]
+    found = iter(torch.autograd.grad(out, asked, grad, create_graph=torch.is_grad_enabled()))
+    return [next(found) if need else None for _, need in zip(inputs, needed)]
 
 
 def attention_backward(

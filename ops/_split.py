@@ -43,7 +43,8 @@ class Split(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        together = None if torch.is_grad_enabled() else whole(grads)
+        ordinary = not torch.is_grad_enabled() and all(map(is_ordinary, grads))
+        together = whole(grads) if ordinary else None
         return torch.cat(grads, -1) if together is None else together, None
 
 

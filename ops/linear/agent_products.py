@@ -9,15 +9,15 @@ Letters: B batch, P prefix tokens, H W height and width, L = P + H * W tokens, C
 A agents on a grid of h x w; b images of one chunk, g = b * N their heads.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ops._onednn import has_hooks, is_ordinary, is_watched, needs_grad
-from ops._products import attention_backward, product
+from ops._products import attention_backward, is_special, plain_gradients, product
 from ops._scratch import scratch
 from ops._split import empty_alike
 
@@ -137,6 +137,26 @@ def run_forward(
     return out, agents, gathered, *kept
 
 
+def plain(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    agent_bias: Tensor,
+    query_bias: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    form: Form,
+) -> Tensor:
+    """The same written out, for what the gradients below cannot: derivatives of their own, many of them at a time."""
+    heads, (B, L, C) = (form.heads, -1), q.shape
+    pooled = F.adaptive_avg_pool2d(to_map(q, form), form.agents).flatten(2).transpose(1, 2) * form.scale
+    agents, q, k, values = (x.unflatten(2, heads).transpose(1, 2) for x in (pooled, q, k, v))
+    gathered = (agents @ k.mT + agent_bias).softmax(-1) @ values
+    x = (agents @ q.mT + query_bias).softmax(-2).mT @ gathered
+    local = F.conv2d(to_map(v, form), weight, bias, padding=weight.shape[-1] // 2, groups=C)
+    return x.transpose(1, 2).reshape(B, L, C) + F.pad(local.flatten(2).transpose(1, 2), (0, 0, form.prefix, 0))
+
+
 class AgentProducts(torch.autograd.Function):
     """Agent attention and the convolution of the values. Kept for the backward pass: the inputs and both weights."""
 
@@ -153,14 +173,16 @@ class AgentProducts(torch.autograd.Function):
         form: Form,
     ) -> Tensor:
         out, *kept = run_forward(q, k, v, agent_bias, query_bias, weight, bias, form, True)
-        ctx.save_for_backward(q, k, v, weight, *kept)
+        ctx.save_for_backward(q, k, v, agent_bias, query_bias, weight, bias, *kept)
         ctx.form = form
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, weight, agents, gathered, seen, asked = ctx.saved_tensors
+        inputs, kept = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
+        if is_special(grad):
+            return *plain_gradients(partial(plain, form=ctx.form), inputs, ctx.needs_input_grad, grad), None
+        (q, k, v, _, _, weight, _), (agents, gathered, seen, asked) = inputs, kept
         form, (B, L, C), (A, D) = ctx.form, q.shape, agents.shape[1:]
         N = form.heads
         to_q, to_k, to_v = empty_alike(q, k, v)

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ops import _linear, _onednn
-from ops._linear import Linear, linear
+from ops._linear import Linear, act_linear, linear
 from tests.ops.conftest import assert_near
 
 pytestmark = pytest.mark.skipif(not _onednn.AVAILABLE, reason='torch has no oneDNN and MKL')
@@ -170,6 +170,23 @@ def test_gradients_of_many_outputs_at_once(taken):
     )
     for actual, expected in zip(ours, wanted):
         assert_near(actual, expected)
+
+
+def test_gradients_of_a_gelu_and_a_layer(taken):
+    layer, act = Linear(WIDE, NARROW), nn.GELU()
+    leaves = [torch.randn(ROWS, WIDE, requires_grad=True), *layer.parameters()]
+    directions = torch.randn(3, ROWS, NARROW)
+
+    def derivatives(run):
+        first = torch.autograd.grad(run(leaves[0]).square().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(part.square().sum() for part in first), leaves)
+        once = torch.autograd.grad(run(leaves[0]).square().sum(), leaves)
+        return *once, *second, *torch.autograd.grad(run(leaves[0]), leaves, directions, is_grads_batched=True)
+
+    ours = derivatives(lambda x: act_linear(act, layer, x))
+    assert taken
+    for actual, wanted in zip(ours, derivatives(lambda x: F.linear(F.gelu(x), layer.weight, layer.bias))):
+        assert_near(actual, wanted)
 
 
 def test_is_a_linear_layer():

@@ -1,8 +1,7 @@
 """Neighborhood attention on tiles of queries with a shared halo of keys, by `scaled_dot_product_attention`.
 
 The map is gathered into units of equal size (tiles.py) and one masked attention runs over all units and heads; a small
-map is a single unit and is not copied. Eager calls on the CPU go to chunked.py, those of few
-scores to whole.py.
+map is a single unit and is not copied. Eager calls on the CPU go to chunked.py, those of few scores to whole.py.
 
 Letters: B batch, P positions of the map, N heads, D channels per head, U units, Q queries and S keys of one unit.
 """
@@ -70,7 +69,7 @@ def attend(
     if plain:
         return attend_units(query, key, value, make_mask(tables, bias, dtype), tables, scale, dropout_p)
     if few_scores(query, tables):
-        return whole.attend(query, key, value, bias, tables, scale)
+        return whole.attend(query, key, value, bias, tables, window, scale)
     return ChunkedAttention.apply(query, key, value, bias, tables, window, scale)
 
 

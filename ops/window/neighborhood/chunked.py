@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ops._products import attention_backward, gather, product
+from ops._products import attention_backward, gather, is_special, product
 from ops._scratch import scratch
 from ops.window.neighborhood.geometry import Window
+from ops.window.neighborhood.reference import special_gradients
 from ops.window.neighborhood.tiles import (
     Bags,
     Tables,
@@ -195,9 +195,10 @@ class ChunkedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Extra memory: as forward, with the gradients of all, and the units of one image of the keys' gradients."""
+        if is_special(grad):
+            return special_gradients(ctx, grad)
         query, key, value, bias = ctx.saved_tensors
         tables, window, scale = ctx.tables, ctx.window, ctx.scale
         (heads, width), (queries, keys) = query.shape[-2:], tables.shape

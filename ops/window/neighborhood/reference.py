@@ -3,9 +3,12 @@
 Letters: B batch, L positions of all axes together, K keys of one query, N heads, D channels per head.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from ops._products import plain_gradients
 from ops.window.neighborhood.geometry import Window, slot_windows
 
 
@@ -72,6 +75,17 @@ def attend(
     """Run `gather_attention` on a `Window`."""
     steps = (list(window.kernel_size), list(window.stride), list(window.dilation))
     return gather_attention(query, key, value, *steps, list(window.is_causal), scale, bias, dropout_p)
+
+
+def special_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Those of a function of (query, key, value, bias, tables, window, scale) that `is_special` finds."""
+    gradients = plain_gradients(
+        lambda query, key, value, bias: attend(query, key, value, ctx.window, ctx.scale, bias, 0.0),
+        ctx.saved_tensors[:4],
+        ctx.needs_input_grad,
+        grad,
+    )
+    return *gradients, None, None, None
 
 
 def why_not(*_: object) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ops._products import is_special
+from ops.window.neighborhood.geometry import Window
+from ops.window.neighborhood.reference import special_gradients
 from ops.window.neighborhood.tiles import Tables, bias_table, make_mask_backward
 
 
@@ -46,16 +48,24 @@ class WholeAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, tables: Tables, scale: float
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        tables: Tables,
+        window: Window,
+        scale: float,
     ) -> Tensor:
         out, weights = run_forward(query, key, value, bias, tables, scale)
         ctx.save_for_backward(query, key, value, bias, weights)
-        ctx.tables, ctx.scale = tables, scale
+        ctx.tables, ctx.window, ctx.scale = tables, window, scale
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if is_special(grad):
+            return special_gradients(ctx, grad)
         query, key, value, bias, weights = ctx.saved_tensors
         work = weights.dtype
         q, k, v, g = to_heads(query, work), to_heads(key, work), to_heads(value, work), to_heads(grad, work)
@@ -67,11 +77,13 @@ class WholeAttention(torch.autograd.Function):
             grad_bias = make_mask_backward(of_mask[0] if query.shape[0] == 1 else of_mask.sum(0), ctx.tables, bias)
         scores *= ctx.scale
         grads = from_heads(scores @ k, query), from_heads(scores.mT @ q, key), from_heads(weights.mT @ g, value)
-        return *grads, grad_bias, None, None
+        return *grads, grad_bias, None, None, None
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, tables: Tables, scale: float) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, tables: Tables, window: Window, scale: float
+) -> Tensor:
     """(B, *size, N, D) x 3 -> (B, *size, N, D)."""
     if torch.is_grad_enabled():
-        return WholeAttention.apply(query, key, value, bias, tables, scale)
+        return WholeAttention.apply(query, key, value, bias, tables, window, scale)
     return run_forward(query, key, value, bias, tables, scale)[0]

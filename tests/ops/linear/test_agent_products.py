@@ -106,15 +106,24 @@ def dropping(module):
     return module
 
 
-def test_second_gradients_are_refused_and_left_to_float64():
-    module, x = AgentAttention(8, 2, 4, agent_num=4), torch.randn(1, 4, 4, 8, requires_grad=True)
-    (gradient,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match='once_differentiable'):
-        gradient.sum().backward()
-    exact, x = module.double(), x.detach().double().requires_grad_()
-    (gradient,) = torch.autograd.grad(exact(x).square().sum(), x, create_graph=True)
-    gradient.sum().backward()
-    assert x.grad is not None
+@pytest.mark.parametrize('case', ['whole cells', 'cells that overlap', 'prefix', 'windows'])
+def test_second_gradients_and_many_at_a_time(case, calls, monkeypatch):
+    build, shape, grid = CASES[case]
+    module = lively(build())
+    x = torch.randn(*shape, module.proj.in_features, requires_grad=True)
+    leaves, directions = [x, *module.parameters()], torch.randn(2, *x.shape)
+
+    def derivatives():
+        out = module(x, *grid)
+        first = torch.autograd.grad(out.square().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(part.square().sum() for part in first), leaves)
+        return *second, *torch.autograd.grad(module(x, *grid), leaves, directions, is_grads_batched=True)
+
+    actual = derivatives()
+    assert len(calls) == 2
+    monkeypatch.setattr(agent, 'takes', lambda *_: False)
+    for ours, plain in zip(actual, derivatives()):
+        assert_near(ours, plain)
 
 
 def test_frozen_parameters_get_no_gradient():

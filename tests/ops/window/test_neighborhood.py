@@ -177,6 +177,26 @@ def test_gradients_are_those_of_the_output(run, size, window):
     assert torch.autograd.gradcheck(lambda q, k, v, bias: run(q, k, v, window, 0.7, bias, 0.0), leaves, fast_mode=True)
 
 
+@pytest.mark.parametrize('size', [(7, 7), (11, 30)], ids=['a unit', 'many units'])
+@pytest.mark.parametrize('biased', [True, False])
+def test_second_gradients_and_many_at_a_time(size, biased):
+    leaves = [torch.randn(2, *size, 2, 4, requires_grad=True) for _ in range(3)]
+    if biased:
+        leaves.append(torch.randn(2, 9, 9, requires_grad=True))
+    directions = torch.randn(2, 2, *size, 2, 4)
+
+    def derivatives(backend):
+        def run():
+            return na2d(*leaves[:3], 5, rel_pos_bias=leaves[3] if biased else None, backend=backend)
+
+        first = torch.autograd.grad(run().square().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(part.square().sum() for part in first), leaves)
+        return *second, *torch.autograd.grad(run(), leaves, directions, is_grads_batched=True)
+
+    for actual, expected in zip(derivatives('blocked'), derivatives('reference')):
+        assert_near(actual, expected)
+
+
 @pytest.mark.parametrize('wanted', [0, 1, 2, 3])
 def test_one_gradient_alone(wanted):
     window = make_window(2, 3)
