@@ -179,7 +179,8 @@ class AgentProducts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, kept = ctx.saved_tensors[:7], ctx.saved_tensors[7:]
+        saved = ctx.saved_tensors  # unpacked once: checkpoints allow no more
+        inputs, kept = saved[:7], saved[7:]
         if is_special(grad):
             return *plain_gradients(partial(plain, form=ctx.form), inputs, ctx.needs_input_grad, grad), None
         (q, k, v, _, _, weight, _), (agents, gathered, seen, asked) = inputs, kept
