@@ -79,9 +79,9 @@ def is_wide(
 ) -> bool:
     """Whether a convolution is one of `WideKernel` and gains by it."""
     return (
-        weight.shape[3] > COLUMNS
+        takes(x, weight, bias)
+        and weight.shape[3] > COLUMNS
         and needs_grad(weight)
-        and takes(x, weight, bias)
         and x.ndim == 4
         and x.numel() >= LEAST_NUMBERS
         and x.shape[1] == weight.shape[0] == groups
