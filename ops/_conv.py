@@ -1,24 +1,13 @@
 """Convolutions with the GELU behind them, in one pass by oneDNN where that is allowed, see `ops._onednn`."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from ops._depthwise import DepthwiseConv2d, conv2d
-from ops._onednn import convolution, form_of, has_hooks, needs_grad, takes
+from ops._onednn import Sliding, convolution, form_of, has_hooks, needs_grad, takes
 
 
-def conv2d_act(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    act: nn.Module,
-    stride: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0),
-    dilation: Sequence[int] = (1, 1),
-    groups: int = 1,
-) -> Tensor:
+def conv2d_act(x: Tensor, weight: Tensor, bias: Tensor | None, act: nn.Module, sliding: Sliding) -> Tensor:
     """(B, C, H, W) -> (B, D, H', W'): act(F.conv2d(...)); in inference, on a map NHWC in memory, in one pass."""
     form = form_of(act)
     if (
@@ -28,8 +17,8 @@ def conv2d_act(
         or x.ndim != 4
         or not x.is_contiguous(memory_format=torch.channels_last)
     ):
-        return act(conv2d(x, weight, bias, stride, padding, dilation, groups))
-    return convolution(x, weight, bias, stride, padding, dilation, groups, form)
+        return act(conv2d(x, weight, bias, sliding))
+    return convolution(x, weight, bias, sliding, form)
 
 
 def conv_act(conv: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
@@ -38,7 +27,8 @@ def conv_act(conv: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
         return act(conv(x))
     if conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
         return act(conv(x))
-    return conv2d_act(x, conv.weight, conv.bias, act, conv.stride, conv.padding, conv.dilation, conv.groups)
+    sliding = Sliding(conv.stride, conv.padding, conv.dilation, conv.groups)
+    return conv2d_act(x, conv.weight, conv.bias, act, sliding)
 
 
 class ConvAct(nn.Sequential):

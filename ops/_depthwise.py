@@ -4,14 +4,13 @@ oneDNN finds the gradient of a kernel of up to three columns in about the time o
 takes 5 to 20 times as long, so theirs is put together from slices of columns.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._onednn import needs_grad, takes
+from ops._onednn import Sliding, needs_grad, takes
 
 COLUMNS = 3
 """Columns of a kernel that oneDNN has a fast gradient for."""
@@ -68,15 +67,7 @@ def half(weight: Tensor) -> tuple[int, int]:
     return weight.shape[2] // 2, weight.shape[3] // 2
 
 
-def is_wide(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> bool:
+def is_wide(x: Tensor, weight: Tensor, bias: Tensor | None, sliding: Sliding) -> bool:
     """Whether a convolution is one of `WideKernel` and gains by it."""
     return (
         takes(x, weight, bias)
@@ -84,27 +75,19 @@ def is_wide(
         and needs_grad(weight)
         and x.ndim == 4
         and x.numel() >= LEAST_NUMBERS
-        and x.shape[1] == weight.shape[0] == groups
+        and x.shape[1] == weight.shape[0] == sliding.groups
         and x.shape[3] >= weight.shape[3]
         and weight.shape[2] % 2 == weight.shape[3] % 2 == 1
-        and tuple(padding) == half(weight)
-        and tuple(stride) == tuple(dilation) == (1, 1)
+        and tuple(sliding.padding) == half(weight)
+        and tuple(sliding.stride) == tuple(sliding.dilation) == (1, 1)
     )
 
 
-def conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, sliding: Sliding) -> Tensor:
     """`F.conv2d`, with the faster gradient where there is one."""
-    if is_wide(x, weight, bias, stride, padding, dilation, groups):
+    if is_wide(x, weight, bias, sliding):
         return WideKernel.apply(x, weight, bias)
-    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    return F.conv2d(x, weight, bias, *sliding)
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -116,10 +99,15 @@ class DepthwiseConv2d(nn.Conv2d):
         bias: add one per channel.
         device: where the parameters are made.
         dtype: of the parameters.
+
+    Raises:
+        ValueError: `kernel_size` is not an odd number above 0.
     """
 
     def __init__(self, dim: int, kernel_size: int, bias: bool = True, **dd: Any) -> None:
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f'kernel_size must be odd and above 0, got {kernel_size}')
         super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, bias=bias, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.weight, self.bias, self.stride, half(self.weight), self.dilation, self.groups)
+        return conv2d(x, self.weight, self.bias, Sliding(self.stride, half(self.weight), self.dilation, self.groups))

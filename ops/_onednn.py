@@ -5,6 +5,7 @@ not compiled, exported, traced, transformed, under autocast or a mode, and whose
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -77,17 +78,18 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: str | None = N
     return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, activation[0], [], activation[1])
 
 
-def convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    gelu: str,
-) -> Tensor:
+class Sliding(NamedTuple):
+    """How the kernel of a convolution moves, as `F.conv2d` takes it."""
+
+    stride: Sequence[int] = (1, 1)
+    padding: Sequence[int] = (0, 0)
+    dilation: Sequence[int] = (1, 1)
+    groups: int = 1
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, sliding: Sliding, gelu: str) -> Tensor:
     """The GELU of `F.conv2d`, in the form given."""
+    stride, padding, dilation, groups = sliding
     return torch.ops.mkldnn._convolution_pointwise.default(
         x, weight, bias, padding, stride, dilation, groups, 'gelu', [], gelu
     )

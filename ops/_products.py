@@ -38,6 +38,12 @@ def plain_gradients(
     return [next(found) if need else None for _, need in zip(inputs, needed)]
 
 
+def add_images(scores: Tensor, to: Tensor) -> None:
+    """Add (G, L, S), the gradients of scores of some images, to that of what was added to each, (..., L, S)."""
+    scores = scores.view(-1, *to.shape)
+    to += scores[0] if len(scores) == 1 else scores.sum(0)
+
+
 def attention_backward(
     grad: Tensor,
     q: Tensor,

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ops._conv import conv2d_act
 from ops._layout import known_zero, missing
+from ops._onednn import Sliding
 from ops.gate.se import SqueezeExcitation
 
 
@@ -71,7 +72,8 @@ def conv_norm_act(conv: SameConv2d, norm: nn.BatchNorm2d, act: nn.Module, x: Ten
     variance, mean = cast(Tensor, norm.running_var), cast(Tensor, norm.running_mean)
     factor = norm.weight * (variance + norm.eps).rsqrt()
     x, weight, padding = conv.same(x, conv.weight * factor[:, None, None, None])
-    return conv2d_act(x, weight, norm.bias - mean * factor, act, conv.stride, padding, conv.dilation, conv.groups)
+    sliding = Sliding(conv.stride, padding, conv.dilation, conv.groups)
+    return conv2d_act(x, weight, norm.bias - mean * factor, act, sliding)
 
 
 class MBConv(nn.Module):

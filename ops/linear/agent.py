@@ -21,7 +21,7 @@ from ops._layout import pair
 from ops._linear import Linear
 from ops._split import split
 from ops.linear.agent_bias import BASE, agent_bias, resize_axis, resize_plane
-from ops.linear.agent_products import Form, agent_products, takes
+from ops.linear.agent_products import Form, Inputs, agent_products, takes
 from ops.linear.spatial_reduction import SpatialReductionAttention, reduced_size
 from ops.window.relative_attention import biased_attention
 
@@ -180,9 +180,9 @@ class AgentCore(nn.Module):
         kv_grid = grid if kv_grid is None else kv_grid
         of_keys, of_queries = self.biases(grid, kv_grid)
         dropout_p = self.attn_drop if self.training else 0.0
-        if kv_grid == grid and dropout_p == 0 and takes(q, k, v, of_keys, of_queries, self.dwc):
-            form = Form(self.num_heads, self.prefix_tokens, grid, self.agent_shape, self.scale)
-            return agent_products(q, k, v, of_keys, of_queries, self.dwc.weight, self.dwc.bias, form)
+        inputs = Inputs(q, k, v, of_keys, of_queries, self.dwc.weight, self.dwc.bias)
+        if kv_grid == grid and dropout_p == 0 and takes(inputs, self.dwc):
+            return agent_products(inputs, Form(self.num_heads, self.prefix_tokens, grid, self.agent_shape, self.scale))
         heads, prefix = (self.num_heads, -1), self.prefix_tokens
         # Rows and columns are told apart before channels move: else a compiler mistakes the strides of a single image.
         queries = q[:, prefix:].unflatten(1, grid).permute(0, 3, 1, 2)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._onednn import has_hooks, is_ordinary, is_watched, needs_grad
-from ops._products import attention_backward, is_special, plain_gradients, product
+from ops._products import add_images, attention_backward, is_special, plain_gradients, product
 from ops._scratch import scratch
 from ops._split import empty_alike
 
@@ -26,6 +26,18 @@ CHUNK = 1 << 22
 
 FEW = 512
 """Tokens up to which this serves inference too; of more the fused kernel of torch is faster, which copies nothing."""
+
+
+class Inputs(NamedTuple):
+    """The tensors of a call."""
+
+    q: Tensor  # (B, L, C), as k and v
+    k: Tensor
+    v: Tensor
+    of_keys: Tensor  # bias of the scores of agents and keys, (N, A, L)
+    of_queries: Tensor  # bias of those of agents and queries, (N, A, L)
+    weight: Tensor  # (C, 1, s, s), of the convolution of the values
+    bias: Tensor | None  # (C,)
 
 
 class Form(NamedTuple):
@@ -38,14 +50,14 @@ class Form(NamedTuple):
     scale: float
 
 
-def takes(q: Tensor, k: Tensor, v: Tensor, of_keys: Tensor, of_queries: Tensor, dwc: nn.Module) -> bool:
-    """Whether `agent_products` may be called, and is worth it."""
+def takes(x: Inputs, dwc: nn.Module) -> bool:
+    """Whether `agent_products` may be called, and is worth it; `dwc` is the convolution of the values."""
     return (
         not is_watched()
         and type(dwc) is nn.Conv2d
         and not has_hooks(dwc)
-        and all(map(is_ordinary, (q, k, v, of_keys, of_queries, dwc.weight, dwc.bias)))
-        and (q.shape[1] <= FEW or needs_grad(q, k, v, of_keys, of_queries, dwc.weight, dwc.bias))
+        and all(map(is_ordinary, x))
+        and (x.q.shape[1] <= FEW or needs_grad(*x))
     )
 
 
@@ -98,135 +110,94 @@ def softmax_weights(agents: Tensor, x: Tensor, bias: Tensor, scale: float, dim: 
     return torch.softmax(out, dim, out=out)
 
 
-def add_images(scores: Tensor, to: Tensor) -> None:
-    """Add (g, A, L) to the gradient of a bias, (N, A, L)."""
-    scores = scores.view(-1, *to.shape)
-    to += scores[0] if len(scores) == 1 else scores.sum(0)
+def convolve(x: Inputs, form: Form) -> Tensor:
+    """The depthwise convolution of the values, (B, L, C), 0 for the prefix."""
+    weight = x.weight
+    local = F.conv2d(to_map(x.v, form), weight, x.bias, padding=weight.shape[-1] // 2, groups=len(weight))
+    local = local.flatten(2).transpose(1, 2)
+    return F.pad(local, (0, 0, form.prefix, 0)) if form.prefix else local
 
 
-def run_forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    agent_bias: Tensor,
-    query_bias: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    form: Form,
-    keep: bool,
-) -> tuple[Tensor, ...]:
-    """(B, L, C) x 3, (N, A, L) x 2, (C, 1, s, s), (C,) -> (B, L, C), and what the backward pass is to be given."""
-    (B, L, C), N, D = q.shape, form.heads, q.shape[2] // form.heads
+def run_forward(x: Inputs, form: Form, keep: bool) -> tuple[Tensor, ...]:
+    """(B, L, C), and what the backward pass is to be given."""
+    q, (B, L, _), N, D = x.q, x.q.shape, form.heads, x.q.shape[2] // form.heads
     pooled = F.adaptive_avg_pool2d(to_map(q, form), form.agents).flatten(2).transpose(1, 2)
     A = pooled.shape[1]
     agents = to_heads(pooled, q.new_empty(B * N, A, D)).contiguous()
     gathered = torch.empty_like(agents)
-    local = F.conv2d(to_map(v, form), weight, bias, padding=weight.shape[-1] // 2, groups=C)
-    out = local.flatten(2).transpose(1, 2)
-    out = F.pad(out, (0, 0, form.prefix, 0)) if form.prefix else out
+    out = convolve(x, form)
     kept = [q.new_empty(B * N, A, L) for _ in range(2)] if keep else []
     for part in chunks(q, A, N):
         g, some = (part.stop - part.start) * N, slice(part.start * N, part.stop * N)
         *spaces, weights = scratch(q.dtype, *[(g, L, D)] * 3, (g, A, L))
-        seen, asked = (x[some] for x in kept) if keep else (weights, weights)
-        queries, keys, values = (to_heads(x[part], space) for x, space in zip((q, k, v), spaces))
-        softmax_weights(agents[some], keys, agent_bias, form.scale, -1, seen)
+        seen, asked = (space[some] for space in kept) if keep else (weights, weights)
+        queries, keys, values = (to_heads(y[part], space) for y, space in zip(x[:3], spaces))
+        softmax_weights(agents[some], keys, x.of_keys, form.scale, -1, seen)
         product(seen, values, gathered[some])
-        softmax_weights(agents[some], queries, query_bias, form.scale, -2, asked)
+        softmax_weights(agents[some], queries, x.of_queries, form.scale, -2, asked)
         as_heads(out[part], D).add_(product(asked.mT, gathered[some], spaces[2]).view(-1, N, L, D))
     return out, agents, gathered, *kept
 
 
-def plain(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    agent_bias: Tensor,
-    query_bias: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    form: Form,
-) -> Tensor:
+def plain(*tensors: Any, form: Form) -> Tensor:
     """The same written out, for what the gradients below cannot: derivatives of their own, many of them at a time."""
-    heads, (B, L, C) = (form.heads, -1), q.shape
-    pooled = F.adaptive_avg_pool2d(to_map(q, form), form.agents).flatten(2).transpose(1, 2) * form.scale
-    agents, q, k, values = (x.unflatten(2, heads).transpose(1, 2) for x in (pooled, q, k, v))
-    gathered = (agents @ k.mT + agent_bias).softmax(-1) @ values
-    x = (agents @ q.mT + query_bias).softmax(-2).mT @ gathered
-    local = F.conv2d(to_map(v, form), weight, bias, padding=weight.shape[-1] // 2, groups=C)
-    return x.transpose(1, 2).reshape(B, L, C) + F.pad(local.flatten(2).transpose(1, 2), (0, 0, form.prefix, 0))
+    x = Inputs(*tensors)
+    pooled = F.adaptive_avg_pool2d(to_map(x.q, form), form.agents).flatten(2).transpose(1, 2) * form.scale
+    agents, q, k, v = (y.unflatten(2, (form.heads, -1)).transpose(1, 2) for y in (pooled, *x[:3]))
+    gathered = (agents @ k.mT + x.of_keys).softmax(-1) @ v
+    attended = (agents @ q.mT + x.of_queries).softmax(-2).mT @ gathered
+    return attended.transpose(1, 2).reshape(x.q.shape) + convolve(x, form)
 
 
 class AgentProducts(torch.autograd.Function):
     """Agent attention and the convolution of the values. Kept for the backward pass: the inputs and both weights."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        agent_bias: Tensor,
-        query_bias: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        form: Form,
-    ) -> Tensor:
-        out, *kept = run_forward(q, k, v, agent_bias, query_bias, weight, bias, form, True)
-        ctx.save_for_backward(q, k, v, agent_bias, query_bias, weight, bias, *kept)
+    def forward(ctx: Any, form: Form, *tensors: Any) -> Tensor:
+        out, *kept = run_forward(Inputs(*tensors), form, keep=True)
+        ctx.save_for_backward(*tensors, *kept)
         ctx.form = form
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # unpacked once: checkpoints allow no more
-        inputs, kept = saved[:7], saved[7:]
+        form, x, (agents, gathered, seen, asked) = ctx.form, Inputs(*saved[:7]), saved[7:]
+        needed = ctx.needs_input_grad[1:]
         if is_special(grad):
-            return *plain_gradients(partial(plain, form=ctx.form), inputs, ctx.needs_input_grad, grad), None
-        (q, k, v, _, _, weight, _), (agents, gathered, seen, asked) = inputs, kept
-        form, (B, L, C), (A, D) = ctx.form, q.shape, agents.shape[1:]
+            return None, *plain_gradients(partial(plain, form=form), x, needed, grad)
+        q, (B, L, C), (A, D) = x.q, x.q.shape, agents.shape[1:]
         N = form.heads
-        to_q, to_k, to_v = empty_alike(q, k, v)
+        to_q, to_k, to_v = empty_alike(*x[:3])
         to_agents = torch.empty_like(agents)
-        to_agent_bias, to_query_bias = (q.new_zeros(N, A, L) for _ in range(2))
+        to_of_keys, to_of_queries = (q.new_zeros(N, A, L) for _ in range(2))
         for part in chunks(q, A, N):
             g, some = (part.stop - part.start) * N, slice(part.start * N, part.stop * N)
             *spaces, scores, to_gathered, more = scratch(q.dtype, *[(g, L, D)] * 4, (g, A, L), *[(g, A, D)] * 2)
-            queries, keys, values, grads = (to_heads(x[part], space) for x, space in zip((q, k, v, grad), spaces))
+            queries, keys, values, grads = (to_heads(y[part], space) for y, space in zip((*x[:3], grad), spaces))
 
             product(asked[some], grads, to_gathered)
             product(gathered[some], grads.mT, scores)
             torch._softmax_backward_data(scores, asked[some], -2, scores.dtype, grad_input=scores)
-            add_images(scores, to_query_bias)
+            add_images(scores, to_of_queries)
             product(scores, queries, to_agents[some], form.scale)
             from_heads(product(scores.mT, agents[some], spaces[0], form.scale), to_q[part])
 
             to_inputs = more, spaces[2], spaces[1]
             attention_backward(to_gathered, agents[some], keys, values, seen[some], form.scale, scores, to_inputs)
-            add_images(scores, to_agent_bias)
+            add_images(scores, to_of_keys)
             to_agents[some] += more
             from_heads(spaces[2], to_k[part])
             from_heads(spaces[1], to_v[part])
         add_pooled(from_heads(to_agents, q.new_empty(B, A, C)), form, to_q)
-        side, mask = weight.shape[-1] // 2, [True, *ctx.needs_input_grad[5:7]]
+        side, mask = x.weight.shape[-1] // 2, [True, *needed[5:]]
         to_values, to_weight, to_bias = torch.ops.aten.convolution_backward(
-            to_map(grad, form), to_map(v, form), weight, [C], [1, 1], [side, side], [1, 1], False, [0, 0], C, mask
+            to_map(grad, form), to_map(x.v, form), x.weight, [C], [1, 1], [side, side], [1, 1], False, [0, 0], C, mask
         )
         to_map(to_v, form).add_(to_values)
-        return to_q, to_k, to_v, to_agent_bias, to_query_bias, to_weight, to_bias, None
+        return None, to_q, to_k, to_v, to_of_keys, to_of_queries, to_weight, to_bias
 
 
-def agent_products(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    agent_bias: Tensor,
-    query_bias: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    form: Form,
-) -> Tensor:
-    """(B, L, C) x 3, (N, A, L) x 2, (C, 1, s, s), (C,) -> (B, L, C)."""
-    if needs_grad(q, k, v, agent_bias, query_bias, weight, bias):
-        return AgentProducts.apply(q, k, v, agent_bias, query_bias, weight, bias, form)
-    return run_forward(q, k, v, agent_bias, query_bias, weight, bias, form, False)[0]
+def agent_products(x: Inputs, form: Form) -> Tensor:
+    """(B, L, C), of queries, keys and values of one map."""
+    return AgentProducts.apply(form, *x) if needs_grad(*x) else run_forward(x, form, keep=False)[0]

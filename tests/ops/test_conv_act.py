@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from ops import _conv, _onednn
 from ops._conv import ConvAct, conv2d_act
+from ops._onednn import Sliding
 from tests.ops.conftest import assert_near
 
 pytestmark = pytest.mark.skipif(not _onednn.AVAILABLE, reason='torch has no oneDNN and MKL')
@@ -81,7 +82,6 @@ def test_gradients():
 @torch.no_grad()
 def test_takes_another_kernel(fused):
     x, weight = nhwc(2, 8, 5, 6), torch.randn(4, 8, 2, 2)
-    assert_near(
-        conv2d_act(x, weight, None, nn.GELU(), (2, 1), (1, 0)), F.gelu(F.conv2d(x, weight, None, (2, 1), (1, 0)))
-    )
+    out = conv2d_act(x, weight, None, nn.GELU(), Sliding((2, 1), (1, 0)))
+    assert_near(out, F.gelu(F.conv2d(x, weight, None, (2, 1), (1, 0))))
     assert fused == ['none']

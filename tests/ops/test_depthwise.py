@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ops import _depthwise, _onednn
 from ops._depthwise import DepthwiseConv2d, conv2d
+from ops._onednn import Sliding
 from tests.ops.conftest import assert_near
 
 pytestmark = pytest.mark.skipif(not _onednn.AVAILABLE, reason='torch has no oneDNN and MKL')
@@ -50,11 +51,17 @@ def test_gradients(sliced, kernel_size, bias, memory_format):
     assert sliced == [(kernel_size, kernel_size)]
 
 
+@pytest.mark.parametrize('kernel_size', [0, 4, -1])
+def test_refuses_even_kernels(kernel_size):
+    with pytest.raises(ValueError, match=f'kernel_size must be odd.*got {kernel_size}'):
+        DepthwiseConv2d(4, kernel_size)
+
+
 @pytest.mark.parametrize('size', [(3, 5), (1, 7), (7, 5)])
 def test_kernels_of_two_sides(sliced, size):
     x, weight = torch.randn(2, 4, 9, 8), torch.randn(4, 1, *size, requires_grad=True)
     padding = (size[0] // 2, size[1] // 2)
-    ours = conv2d(x, weight, None, (1, 1), padding, (1, 1), 4)
+    ours = conv2d(x, weight, None, Sliding(padding=padding, groups=4))
     theirs = F.conv2d(x, weight, None, padding=padding, groups=4)
     assert_near(gradients(ours, weight)[0], gradients(theirs, weight)[0])
     assert sliced == [size]
@@ -75,26 +82,26 @@ def test_only_what_is_asked_for(sliced, frozen):
     'name', ['narrow map', 'narrow kernel', 'stride', 'dilation', 'padding', 'even', 'groups', 'double', 'autocast']
 )
 def test_leaves_the_others_to_torch(sliced, name):
-    x, weight, options = torch.randn(2, 4, 12, 12), torch.randn(4, 1, 5, 5), [(1, 1), (2, 2), (1, 1), 4]
+    x, weight, sliding = torch.randn(2, 4, 12, 12), torch.randn(4, 1, 5, 5), Sliding(padding=(2, 2), groups=4)
     if name == 'narrow map':
         x = x[..., :4]
     elif name == 'narrow kernel':
-        weight, options[1] = weight[..., :3], (2, 1)
+        weight, sliding = weight[..., :3], sliding._replace(padding=(2, 1))
     elif name == 'stride':
-        options[0] = (2, 2)
+        sliding = sliding._replace(stride=(2, 2))
     elif name == 'dilation':
-        options[2] = (2, 2)
+        sliding = sliding._replace(dilation=(2, 2))
     elif name == 'padding':
-        options[1] = (0, 2)
+        sliding = sliding._replace(padding=(0, 2))
     elif name == 'even':
         weight = weight[..., :4]
     elif name == 'groups':
-        weight, options[3] = torch.randn(4, 2, 5, 5), 2
+        weight, sliding = torch.randn(4, 2, 5, 5), sliding._replace(groups=2)
     elif name == 'double':
         x, weight = x.double(), weight.double()
     weight = weight.contiguous().requires_grad_()
     with torch.autocast('cpu', enabled=name == 'autocast'):
-        ours, theirs = conv2d(x, weight, None, *options), F.conv2d(x, weight, None, *options)
+        ours, theirs = conv2d(x, weight, None, sliding), F.conv2d(x, weight, None, *sliding)
     assert torch.equal(gradients(ours, weight)[0], gradients(theirs, weight)[0])
     assert not sliced
 

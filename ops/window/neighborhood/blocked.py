@@ -16,7 +16,7 @@ from ops._layout import known
 from ops.window.neighborhood import whole
 from ops.window.neighborhood.chunked import ChunkedAttention
 from ops.window.neighborhood.geometry import Window
-from ops.window.neighborhood.tiles import Tables, cached_tables, make_mask, make_tables
+from ops.window.neighborhood.tiles import Call, Tables, cached_tables, make_mask, make_tables
 
 FEW_SCORES = 1 << 17  # of a whole map; memory for more is fresh for every call, which costs as much as the products
 
@@ -68,9 +68,8 @@ def attend(
     tables = find(tuple(query.shape[1:-2]), window, bias is not None, dtype, query.device)
     if plain:
         return attend_units(query, key, value, make_mask(tables, bias, dtype), tables, scale, dropout_p)
-    if few_scores(query, tables):
-        return whole.attend(query, key, value, bias, tables, window, scale)
-    return ChunkedAttention.apply(query, key, value, bias, tables, window, scale)
+    run = whole.attend if few_scores(query, tables) else ChunkedAttention.apply
+    return run(query, key, value, bias, Call(tables, window, scale))
 
 
 def why_not(*_: object) -> None:

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ops._products import attention_backward, gather, is_special, product
+from ops._products import add_images, attention_backward, gather, is_special, product
 from ops._scratch import scratch
 from ops.window.neighborhood.geometry import Window
 from ops.window.neighborhood.reference import special_gradients
 from ops.window.neighborhood.tiles import (
     Bags,
+    Call,
     Tables,
     bias_table,
     cached_tables,
@@ -147,29 +148,14 @@ def of_units(mask: Tensor, some: slice, total: int, heads: int) -> Tensor:
     return mask if mask.shape[0] == 1 or some == slice(0, total) else mask[some.start // heads : some.stop // heads]
 
 
-def add_images(scores: Tensor, to: Tensor) -> None:
-    """Add (g, Q, S) to the mask's gradient, (units or 1, N, Q, S)."""
-    scores = scores.view(-1, *to.shape)
-    to += scores[0] if scores.shape[0] == 1 else scores.sum(0)
-
-
 class ChunkedAttention(torch.autograd.Function):
     """(B, *size, N, D) x 3 -> (B, *size, N, D). 16-bit inputs are computed in float32."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        bias: Tensor | None,
-        tables: Tables,
-        window: Window,
-        scale: float,
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: Call) -> Tensor:
         """Extra memory: the mask, and the units of one chunk with their scores."""
         ctx.save_for_backward(query, key, value, bias)
-        ctx.tables, ctx.window, ctx.scale = tables, window, scale
+        ctx.call, (tables, window, scale) = call, call
         (heads, width), (queries, keys) = query.shape[-2:], tables.shape
         work = torch.promote_types(query.dtype, torch.float32)
         mask = make_mask_here(tables, bias, work)
@@ -200,7 +186,7 @@ class ChunkedAttention(torch.autograd.Function):
         if is_special(grad):
             return special_gradients(ctx, grad)
         query, key, value, bias = ctx.saved_tensors
-        tables, window, scale = ctx.tables, ctx.window, ctx.scale
+        tables, window, scale = ctx.call
         (heads, width), (queries, keys) = query.shape[-2:], tables.shape
         work = torch.promote_types(query.dtype, torch.float32)
         mask = make_mask_here(tables, bias, work)
@@ -242,4 +228,4 @@ class ChunkedAttention(torch.autograd.Function):
                 elif isinstance(way, Bags):
                     grads[i][part] = result
         grad_bias = None if grad_mask is None else make_mask_backward(grad_mask, tables, bias)
-        return *grads, grad_bias, None, None, None
+        return *grads, grad_bias, None

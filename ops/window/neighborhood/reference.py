@@ -78,14 +78,14 @@ def attend(
 
 
 def special_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Those of a function of (query, key, value, bias, tables, window, scale) that `is_special` finds."""
+    """Those of a function of (query, key, value, bias, call) that `is_special` finds."""
     gradients = plain_gradients(
-        lambda query, key, value, bias: attend(query, key, value, ctx.window, ctx.scale, bias, 0.0),
+        lambda query, key, value, bias: attend(query, key, value, ctx.call.window, ctx.call.scale, bias, 0.0),
         ctx.saved_tensors[:4],
         ctx.needs_input_grad,
         grad,
     )
-    return *gradients, None, None, None
+    return *gradients, None
 
 
 def why_not(*_: object) -> None:

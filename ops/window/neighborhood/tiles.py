@@ -155,6 +155,14 @@ class Tables(NamedTuple):
     same_entry: Bags | None = None  # for each entry of the bias table its rows of `entries`, flattened
 
 
+class Call(NamedTuple):
+    """What the attention of one map is told beside tensors of its own."""
+
+    tables: Tables
+    window: Window
+    scale: float
+
+
 def make_tables(
     size: tuple[int, ...], window: Window, biased: bool, dtype: torch.dtype, device: torch.device, eager: bool = False
 ) -> Tables:

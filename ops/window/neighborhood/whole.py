@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ops._products import is_special
-from ops.window.neighborhood.geometry import Window
 from ops.window.neighborhood.reference import special_gradients
-from ops.window.neighborhood.tiles import Tables, bias_table, make_mask_backward
+from ops.window.neighborhood.tiles import Call, bias_table, make_mask_backward
 
 
 def to_heads(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -26,10 +25,9 @@ def from_heads(x: Tensor, like: Tensor) -> Tensor:
     return x.transpose(1, 2).reshape(like.shape).to(like.dtype)
 
 
-def run_forward(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, tables: Tables, scale: float
-) -> tuple[Tensor, Tensor]:
+def run_forward(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: Call) -> tuple[Tensor, Tensor]:
     """(B, *size, N, D) x 3 -> (B, *size, N, D) and the weights, (G, P, P). 16-bit inputs are computed in float32."""
+    tables, scale = call.tables, call.scale
     images, work = query.shape[0], torch.promote_types(query.dtype, torch.float32)
     q, k, v = to_heads(query, work), to_heads(key, work), to_heads(value, work)
     if bias is not None and tables.entries is not None:
@@ -47,19 +45,10 @@ class WholeAttention(torch.autograd.Function):
     """`run_forward` for autograd."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        bias: Tensor | None,
-        tables: Tables,
-        window: Window,
-        scale: float,
-    ) -> Tensor:
-        out, weights = run_forward(query, key, value, bias, tables, scale)
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: Call) -> Tensor:
+        out, weights = run_forward(query, key, value, bias, call)
         ctx.save_for_backward(query, key, value, bias, weights)
-        ctx.tables, ctx.window, ctx.scale = tables, window, scale
+        ctx.call = call
         return out
 
     @staticmethod
@@ -67,23 +56,22 @@ class WholeAttention(torch.autograd.Function):
         if is_special(grad):
             return special_gradients(ctx, grad)
         query, key, value, bias, weights = ctx.saved_tensors
+        tables = ctx.call.tables
         work = weights.dtype
         q, k, v, g = to_heads(query, work), to_heads(key, work), to_heads(value, work), to_heads(grad, work)
         scores = g @ v.mT
         torch._softmax_backward_data(scores, weights, -1, work, grad_input=scores)
         grad_bias = None
         if ctx.needs_input_grad[3]:
-            of_mask = scores.view(query.shape[0], 1, bias.shape[0], *ctx.tables.shape)
-            grad_bias = make_mask_backward(of_mask[0] if query.shape[0] == 1 else of_mask.sum(0), ctx.tables, bias)
-        scores *= ctx.scale
+            of_mask = scores.view(query.shape[0], 1, bias.shape[0], *tables.shape)
+            grad_bias = make_mask_backward(of_mask[0] if query.shape[0] == 1 else of_mask.sum(0), tables, bias)
+        scores *= ctx.call.scale
         grads = from_heads(scores @ k, query), from_heads(scores.mT @ q, key), from_heads(weights.mT @ g, value)
-        return *grads, grad_bias, None, None, None
+        return *grads, grad_bias, None
 
 
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, tables: Tables, window: Window, scale: float
-) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: Call) -> Tensor:
     """(B, *size, N, D) x 3 -> (B, *size, N, D)."""
     if torch.is_grad_enabled():
-        return WholeAttention.apply(query, key, value, bias, tables, window, scale)
-    return run_forward(query, key, value, bias, tables, scale)[0]
+        return WholeAttention.apply(query, key, value, bias, call)
+    return run_forward(query, key, value, bias, call)[0]
