@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._onednn import form_of, has_hooks, is_ordinary, needs_grad, product, takes
+from ops._onednn import as_own, form_of, has_hooks, is_ordinary, needs_grad, product, takes
 from ops._scratch import scratch
 
 LEAST_WORK = 2**24
@@ -46,7 +46,7 @@ class Product(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         for_x, for_weight, _ = ctx.needs_input_grad
         ctx.save_for_backward(x if for_weight else None, weight if for_x else None)
-        return product(x, weight, bias)
+        return as_own(product(x, weight, bias))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -67,7 +67,7 @@ class GeluProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, form: str) -> Tensor:
         ctx.save_for_backward(x, weight if ctx.needs_input_grad[0] else None)
         ctx.form = form
-        return product(passing_gelu(x, form), weight, bias)
+        return as_own(product(passing_gelu(x, form), weight, bias))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -19,6 +19,13 @@ AVAILABLE = (
 ORDINARY = (Tensor, nn.Parameter)
 
 
+def is_transformed() -> bool:
+    """Whether, in an eager call, `torch.func` or forward mode are at work, which know no gradients written by hand."""
+    return not torch.compiler.is_compiling() and (
+        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
 def is_watched() -> bool:
     """Whether something beyond autograd looks at the operators that are called."""
     return (
@@ -27,8 +34,7 @@ def is_watched() -> bool:
         or torch.is_autocast_enabled('cpu')
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
-        or torch._C._are_functorch_transforms_active()
-        or torch.autograd.forward_ad._current_level >= 0
+        or is_transformed()
     )
 
 
@@ -65,6 +71,11 @@ def has_hooks(module: nn.Module) -> bool:
     """Whether something waits for what goes into or comes out of a module."""
     own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(own) or torch.nn.modules.module._has_any_global_hook()
+
+
+def as_own(x: Tensor) -> Tensor:
+    """A result of a function with gradients written by hand, no view, so that its caller may change it in place."""
+    return torch.ops.aten._unsafe_view(x, x.shape)
 
 
 def form_of(act: nn.Module) -> str | None:

@@ -18,7 +18,7 @@ class Kept:
     """A block of memory, and the tensors that were made of it."""
 
     def __init__(self) -> None:
-        self.memory = torch.empty(0, dtype=torch.uint8)
+        self.memory = torch.empty(0, dtype=torch.uint8, device='cpu')
         self.views: dict[tuple[torch.dtype, tuple[tuple[int, ...], ...]], list[Tensor]] = {}
 
 
@@ -39,7 +39,7 @@ def scratch(dtype: torch.dtype, *shapes: tuple[int, ...], use: str = '') -> list
     memory = kept.memory
     with torch.inference_mode(False):
         if memory.numel() < needed:
-            memory = torch.empty(needed, dtype=torch.uint8)
+            memory = torch.empty(needed, dtype=torch.uint8, device='cpu')
             if needed <= KEPT_BYTES:
                 kept.memory, kept.views = memory, {}
                 vars(_kept)[use] = kept

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._onednn import has_hooks, is_ordinary, is_watched, needs_grad
+from ops._onednn import as_own, has_hooks, is_ordinary, is_watched, needs_grad
 from ops._products import add_images, attention_backward, is_special, plain_gradients, product
 from ops._scratch import scratch
 from ops._split import empty_alike
@@ -157,7 +157,7 @@ class AgentProducts(torch.autograd.Function):
         out, *kept = run_forward(Inputs(*tensors), form, keep=True)
         ctx.save_for_backward(*tensors, *kept)
         ctx.form = form
-        return out
+        return as_own(out)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

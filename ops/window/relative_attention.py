@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._linear import Linear
+from ops._onednn import is_transformed
 from ops.window.neighborhood.functional import attend, make_window
 
 
@@ -39,7 +40,7 @@ def biased_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale
 
     softmax(scale * q k + bias) v.
     """
-    if bias is not None and bias.requires_grad and q.device.type == 'cpu':
+    if bias is not None and q.device.type == 'cpu' and (bias.requires_grad or is_transformed()):
         # The fused kernel of the CPU has no gradient for the bias, and what stands in for it is slower than this.
         scores = (q * scale) @ k.mT + bias
         return F.dropout(scores.softmax(-1), dropout_p) @ v

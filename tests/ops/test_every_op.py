@@ -33,6 +33,12 @@ def maps(name, *size, batch=2):
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
+def gradients_of(module, x):
+    """Those of all parameters, 0 for what has none, and of the map."""
+    leaves = [*module.parameters(), x.clone().requires_grad_()]
+    return torch.autograd.grad(module(leaves[-1]).square().sum(), leaves, allow_unused=True, materialize_grads=True)
+
+
 @every_op
 @pytest.mark.parametrize('size', SIZES, ids=lambda size: 'x'.join(map(str, size)))
 def test_keeps_the_shape_at_any_size_with_gradients(name, size):
@@ -97,6 +103,36 @@ def test_made_and_run_in_the_type(name, dtype):
     assert module(x).dtype == dtype
     meta = build(name, DIM, HEADS, device='meta')
     assert {t.device.type for t in (*meta.parameters(), *meta.buffers())} <= {'meta'}
+
+
+@every_op
+def test_another_default_device_and_type_change_nothing(name):
+    module, x = module_of(name), maps(name, 14, 14)
+    expected = gradients_of(module, x)
+    torch.set_default_device('meta')
+    torch.set_default_dtype(torch.float64)
+    try:
+        for actual, wanted in zip(gradients_of(module, x), expected):
+            assert_near(actual, wanted)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+
+
+@every_op
+@pytest.mark.filterwarnings('ignore:There is a performance drop:UserWarning')  # kernels without a rule are run in turn
+def test_serves_torch_func(name):
+    module, x = module_of(name), torch.stack([maps(name, 14, 14), maps(name, 14, 14).flip(0)])
+    parameters = dict(module.named_parameters())
+
+    def loss(parameters, x):
+        return torch.func.functional_call(module, parameters, (x,)).square().sum()
+
+    ours = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1)), (None, 0), randomness='error')(parameters, x)
+    for i, image in enumerate(x):
+        expected = gradients_of(module, image)
+        for actual, wanted in zip([*(ours[0][key][i] for key in parameters), ours[1][i]], expected):
+            assert_near(actual, wanted)
 
 
 @every_op

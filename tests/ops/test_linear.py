@@ -189,6 +189,17 @@ def test_gradients_of_a_gelu_and_a_layer(taken):
         assert_near(actual, wanted)
 
 
+def test_results_may_be_changed_in_place(taken):
+    layer, x = Linear(WIDE, NARROW), torch.randn(2, ROWS // 2, WIDE, requires_grad=True)
+    for run in (layer, lambda x: act_linear(nn.GELU(), layer, x)):
+        out = run(x)
+        out += x[..., :NARROW]
+        (gradient,) = torch.autograd.grad(out.sum(), x)
+        (expected,) = torch.autograd.grad((run(x) + x[..., :NARROW]).sum(), x)
+        assert_near(gradient, expected)
+    assert taken
+
+
 def test_is_a_linear_layer():
     torch.manual_seed(0)
     layer = Linear(WIDE, NARROW)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ops._onednn import is_transformed
 from ops.routed.bilevel_routing import products
 
 CHUNK = 1 << 24  # numbers of a chunk: its keys, values and scores
@@ -135,4 +136,6 @@ def why_not(
         return 'the attention weights are not kept, so that dropout would differ in the backward pass'
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return "an exported program holds torch's own operators alone"
+    if is_transformed():
+        return 'its gradients know no torch.func and no forward mode'
     return None

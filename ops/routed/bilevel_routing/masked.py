@@ -17,7 +17,7 @@ def attend(
     """(B, R, L, N, D), (B, S, M, N, D), (B, S, M, N, E) -> (B, R, L, N, E). Work: B * R * L * S * M * N * (D + E)."""
     B, R, L = query.shape[:3]
     S, M = key.shape[1:3]
-    chosen = torch.zeros(B, R, S, dtype=torch.bool, device=query.device).scatter_(2, routes, 1)
+    chosen = torch.zeros(B, R, S, dtype=torch.bool, device=query.device).scatter(2, routes, 1)
     mask = chosen[:, :, None, :, None].expand(B, R, L, S, M).reshape(B, 1, R * L, S * M)
     q, k, v = (x.flatten(1, 2).transpose(1, 2) for x in (query, key, value))
     x = F.scaled_dot_product_attention(q, k, v, mask, dropout_p, scale=scale)

@@ -53,8 +53,8 @@ def as_rows(x: Tensor) -> tuple[Tensor, int]:
 
 def rows_of(regions: Tensor, positions: int, heads: int, step: int) -> Tensor:
     """(G, T) regions -> the rows of their keys, (G, N, T, M)."""
-    first = (regions * positions)[:, None, :, None] + torch.arange(positions)
-    return (first * step + torch.arange(heads)[:, None, None]).int()
+    first = (regions * positions)[:, None, :, None] + torch.arange(positions, device=regions.device)
+    return (first * step + torch.arange(heads, device=regions.device)[:, None, None]).int()
 
 
 def take_queries(x: Tensor, out: Tensor) -> Tensor:
@@ -75,9 +75,9 @@ class Sums:
         """Regions (G, T) are those of `count` from the `first` on."""
         routes = regions.shape[1]
         order = (regions - first).flatten().sort(stable=True)
-        starts = torch.searchsorted(order.values, torch.arange(count))
+        starts = torch.searchsorted(order.values, torch.arange(count, device=regions.device))
         rows = order.indices // routes * heads * routes + order.indices % routes
-        head = torch.arange(heads)[:, None]
+        head = torch.arange(heads, device=regions.device)[:, None]
         self.rows = (rows + head * routes).flatten().int()
         self.starts = (starts + head * len(rows)).flatten().int()
         self.heads, self.part = heads, slice(first, first + count)
@@ -97,7 +97,7 @@ def run_forward(query: Tensor, key: Tensor, value: Tensor, routes: Tensor, scale
     """(B, R, L, N, D), (B, S, M, N, D), (B, S, M, N, E), (B, R, T) -> (B, R, L, N, E)."""
     (N, D), M, T, E = query.shape[3:], key.shape[2], routes.shape[2], value.shape[4]
     work = torch.promote_types(query.dtype, torch.float32)
-    regions = (routes + key.shape[1] * torch.arange(len(routes))[:, None, None]).flatten(0, 1)
+    regions = (routes + key.shape[1] * torch.arange(len(routes), device=routes.device)[:, None, None]).flatten(0, 1)
     (keys, step_k), (values, step_v) = as_rows(key), as_rows(value)
     queries = query.flatten(0, 1)
     out = query.new_empty(*queries.shape[:3], E)
@@ -120,7 +120,7 @@ def run_backward(
     """The gradients of query, key and value. 16-bit inputs are computed in float32."""
     (R, _, N, D), (S, M), T, E = query.shape[1:], key.shape[1:3], routes.shape[2], value.shape[4]
     work = torch.promote_types(query.dtype, torch.float32)
-    regions = (routes + S * torch.arange(len(routes))[:, None, None]).flatten(0, 1)
+    regions = (routes + S * torch.arange(len(routes), device=routes.device)[:, None, None]).flatten(0, 1)
     (keys, step_k), (values, step_v) = as_rows(key), as_rows(value)
     grads, queries = grad.flatten(0, 1), query.flatten(0, 1)
     grad_queries = query.new_empty(queries.shape)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ops._layout import known
+from ops._onednn import is_transformed
 from ops.window.neighborhood import whole
 from ops.window.neighborhood.chunked import ChunkedAttention
 from ops.window.neighborhood.geometry import Window
@@ -72,5 +73,7 @@ def attend(
     return run(query, key, value, bias, Call(tables, window, scale))
 
 
-def why_not(*_: object) -> None:
-    """Return None: runs everywhere."""
+def why_not(query: Tensor, *_: object) -> str | None:
+    """Return why it cannot serve the call."""
+    transformed = query.device.type == 'cpu' and is_transformed()
+    return 'its gradients on CPUs know no torch.func and no forward mode' if transformed else None

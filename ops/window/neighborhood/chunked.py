@@ -42,10 +42,11 @@ def cached_rows(
 ) -> tuple[Tensor, Tensor]:
     """Rows of queries, (G, Q), and keys, (G, S), in a tensor whose images and positions are so many rows `apart`."""
     with torch.inference_mode(False):
-        tables = cached_tables(size, window, False, torch.float32, torch.device('cpu'))
+        cpu = torch.device('cpu')
+        tables = cached_tables(size, window, False, torch.float32, cpu)
         assert tables.queries is not None
         assert tables.keys is not None
-        first = torch.arange(images).view(-1, 1, 1, 1) * apart[0] + torch.arange(heads)[:, None]
+        first = torch.arange(images, device=cpu).view(-1, 1, 1, 1) * apart[0] + torch.arange(heads, device=cpu)[:, None]
         queries = first + tables.queries.view(-1, tables.units).T[:, None] * apart[1]
         keys = first + tables.keys.view(-1, tables.units).T[:, None] * apart[1]
         return queries.flatten(0, 2).int(), keys.flatten(0, 2).int()
@@ -65,9 +66,9 @@ def cached_places(size: tuple[int, ...], window: Window, heads: int, images: int
     count = prod(size) * heads
     queries, keys = cached_rows(size, window, heads, images, (count, heads))
     with torch.inference_mode(False):
-        places = torch.empty(images * count, dtype=torch.int)
-        places[queries.flatten()] = torch.arange(queries.numel(), dtype=torch.int)
-        repeated = torch.ones(queries.numel(), dtype=torch.bool).index_fill_(0, places.long(), False)
+        places = queries.new_empty(images * count)
+        places[queries.flatten()] = torch.arange(queries.numel(), dtype=torch.int, device=queries.device)
+        repeated = queries.new_ones(queries.numel(), dtype=torch.bool).index_fill_(0, places.long(), False)
         bags = make_bags(keys.flatten(), len(places))
         return Places(places, bags, repeated.view(*queries.shape, 1) if repeated.any() else None)
 
@@ -159,7 +160,7 @@ class ChunkedAttention(torch.autograd.Function):
         (heads, width), (queries, keys) = query.shape[-2:], tables.shape
         work = torch.promote_types(query.dtype, torch.float32)
         mask = make_mask_here(tables, bias, work)
-        out = torch.empty(query.shape, dtype=query.dtype)
+        out = query.new_empty(query.shape)
         for part in chunks(len(query), tables.units * heads * queries * keys):
             q = as_units(query[part], tables, window, work)
             k, v = (as_units(x[part], tables, window, work, keys=True) for x in (key, value))
@@ -193,7 +194,7 @@ class ChunkedAttention(torch.autograd.Function):
         grad_mask = None
         if mask is not None and ctx.needs_input_grad[3]:
             grad_mask = scratch(work, tuple(mask.shape), use="the mask's gradient")[0].zero_()
-        grads = [torch.empty(query.shape, dtype=query.dtype) for _ in range(3)]
+        grads = [query.new_empty(query.shape) for _ in range(3)]
         for part in chunks(len(query), tables.units * heads * queries * keys):
             q, g = (as_units(x[part], tables, window, work) for x in (query, grad))
             k, v = (as_units(x[part], tables, window, work, keys=True) for x in (key, value))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ops._onednn import as_own
 from ops._products import is_special
 from ops.window.neighborhood.reference import special_gradients
 from ops.window.neighborhood.tiles import Call, bias_table, make_mask_backward
@@ -49,7 +50,7 @@ class WholeAttention(torch.autograd.Function):
         out, weights = run_forward(query, key, value, bias, call)
         ctx.save_for_backward(query, key, value, bias, weights)
         ctx.call = call
-        return out
+        return as_own(out)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -126,6 +126,20 @@ def test_second_gradients_and_many_at_a_time(case, calls, monkeypatch):
         assert_near(ours, plain)
 
 
+@pytest.mark.parametrize('case', ['whole cells', 'prefix'])
+def test_results_may_be_changed_in_place(case, calls):
+    build, shape, grid = CASES[case]
+    module = lively(build())
+    x = torch.randn(*shape, module.proj.in_features, requires_grad=True)
+    x = x if grid else x.flatten(1, 2)
+    out = module.core(x, x, x, *(grid or (shape[1:],)))
+    out += 1
+    (gradient,) = torch.autograd.grad(out.square().sum(), x)
+    (expected,) = torch.autograd.grad((module.core(x, x, x, *(grid or (shape[1:],))) + 1).square().sum(), x)
+    assert_near(gradient, expected)
+    assert len(calls) == 2
+
+
 def test_frozen_parameters_get_no_gradient():
     module = AgentAttention(8, 2, 4, agent_num=4)
     module.core.requires_grad_(False)

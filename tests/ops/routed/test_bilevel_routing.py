@@ -120,6 +120,23 @@ def test_what_a_backend_cannot_do_is_an_error():
         once[0].sum().backward()
 
 
+def test_forward_mode_takes_the_reference(monkeypatch):
+    monkeypatch.setattr(reference, 'SMALL', 0)
+    qkv, routes = inputs(regions=40)
+    tangents = tuple(torch.randn_like(x) for x in qkv)
+
+    def run(*qkv, backend=None):
+        return routed_attention(*qkv, routes, backend=backend)
+
+    with torch.no_grad(), pytest.raises(ValueError, match='chunked.*no torch.func and no forward mode'):
+        torch.func.jvp(lambda *qkv: run(*qkv, backend='chunked'), tuple(qkv), tangents)
+    with torch.no_grad():
+        expected = torch.func.jvp(lambda *qkv: run(*qkv, backend='reference'), tuple(qkv), tangents)
+        monkeypatch.setattr(masked, 'MAX_SCORES', 0)
+        for actual, wanted in zip(torch.func.jvp(run, tuple(qkv), tangents), expected):
+            assert_near(actual, wanted, D64)
+
+
 def test_wrong_shapes_are_named():
     (query, key, value), routes = inputs()
     with pytest.raises(ValueError, match='shapes must be'):

@@ -197,6 +197,32 @@ def test_second_gradients_and_many_at_a_time(size, biased):
         assert_near(actual, expected)
 
 
+@pytest.mark.parametrize('heads', [1, 2])
+@pytest.mark.parametrize('size', [(5, 7), (20, 19)])
+def test_results_may_be_changed_in_place(size, heads):
+    q, k, v = inputs(size, make_window(2, 5), heads=heads, biased=False)
+    out = na2d(q, k, v, 5)
+    out += v
+    (gradient,) = torch.autograd.grad(out.square().sum(), v)
+    assert_near(gradient, torch.autograd.grad((na2d(q, k, v, 5) + v).square().sum(), v)[0])
+
+
+def test_forward_mode_takes_the_reference():
+    window = make_window(2, 3)
+    q, k, v, bias = inputs((6, 20), window, dtype=torch.float64)
+    tangents = [torch.randn_like(x) for x in (q, k, v, bias)]
+
+    def run(q, k, v, bias, backend=None):
+        return na2d(q, k, v, 3, rel_pos_bias=bias, backend=backend)
+
+    with torch.no_grad():
+        _, along = torch.func.jvp(run, (q, k, v, bias), tuple(tangents))
+        near = [run(*(x + step * t for x, t in zip((q, k, v, bias), tangents))) for step in (1e-5, -1e-5)]
+    torch.testing.assert_close(along, (near[0] - near[1]) / 2e-5, rtol=1e-6, atol=1e-8)
+    with pytest.raises(ValueError, match='blocked.*no torch.func and no forward mode'):
+        torch.func.jvp(lambda *x: run(*x, 'blocked'), (q, k, v, bias), tuple(tangents))
+
+
 @pytest.mark.parametrize('wanted', [0, 1, 2, 3])
 def test_one_gradient_alone(wanted):
     window = make_window(2, 3)
