@@ -105,6 +105,9 @@ def test_growth_of_each_candidate():
     assert (quadratic.value, quadratic.missed) == (pytest.approx(2), 'value')
     assert linear.case == 'exponent in pixels, 32x32 to 128x128, batch 1'
     assert growth(records[:1], 'a') == []
+    for record, heads in zip(records, (1, 2, 4)):
+        record['case'] = f'a map, {heads} heads x 32, batch 1'
+    assert [row.candidate for row in growth(records, 'a')] == ['quadratic']
 
 
 def test_speed_up_over_the_authors_needs_every_model():

@@ -94,6 +94,21 @@ def test_kernels_of_others_are_not_compiled_again(monkeypatch):
     assert calls[2] != 'compiled'
 
 
+def test_only_training_gives_inputs_that_want_gradients():
+    seen = []
+
+    def call(x):
+        seen.append(x.requires_grad)
+        return x * 2
+
+    x = torch.ones(3, requires_grad=True)
+    work = Work(call, [x], [x])
+    for mode, wanted in ((FORWARD, {False}), (TRAINING, {True})):
+        seen.clear()
+        work.task(mode)()
+        assert set(seen) == wanted
+
+
 def test_bytes_are_counted_once():
     x = torch.ones(10, requires_grad=True)
     work = Work(lambda a, b: a * b, [x, x], [x, torch.ones(5, requires_grad=True)])

@@ -59,15 +59,17 @@ def targets_of(comparison: Comparison, mode: str) -> dict[str, list[Target]]:
 
 
 def growth(records: Sequence[Record], suite: str, bound: float | None = None) -> list[Row]:
-    """The exponent in pixels of every candidate that was measured over two sizes or more, per mode."""
+    """The exponent in pixels of every candidate that was measured over two sizes or more, all else being equal."""
     costs: dict[tuple[str, ...], dict[str, tuple[int, float]]] = defaultdict(dict)
     for record in records:
         if record['suite'] == suite and record['seconds'] and record['height']:
-            key = tuple(record[name] for name in ('candidate', 'mode', 'device', 'dtype', 'compiled', 'batch'))
+            _, _, beside_size = record['case'].partition(', ')  # the heads of a map, for one
+            same = ('candidate', 'mode', 'device', 'dtype', 'compiled', 'batch')
+            key = (*(record[name] for name in same), beside_size)
             pixels = int(record['height']) * int(record['width'])
             costs[key][f'{record["height"]}x{record["width"]}'] = pixels, float(record['seconds'])
     rows = []
-    for (candidate, mode, device, dtype, compiled, batch), found in costs.items():
+    for (candidate, mode, device, dtype, compiled, batch, _), found in costs.items():
         sizes, seconds = zip(*found.values())
         if len(set(sizes)) > 1:
             names = list(found)

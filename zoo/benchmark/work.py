@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ class Work:
     def infer(self) -> Tensor:
         """One forward pass as in inference."""
         with torch.inference_mode():
-            return self.call(*self.inputs)
+            return self.call(*self.plain_inputs)
 
     def run(self) -> Tensor:
         """One forward pass as in training."""
@@ -83,6 +84,11 @@ class Work:
     def compiled(self) -> 'Work':
         """The same work through torch.compile."""
         return Work(torch.compile(self.call), self.inputs, self.learned, self.macs)
+
+    @cached_property
+    def plain_inputs(self) -> list[Tensor]:
+        """The inputs without gradients: FlexAttention refuses others on CPUs, whatever the mode."""
+        return [x.detach() for x in self.inputs]
 
     @property
     def input_bytes(self) -> int:
