@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ops._depthwise import DepthwiseConv2d, conv2d
-from ops._onednn import Sliding, convolution, form_of, has_hooks, needs_grad, takes
+from ops._onednn import Sliding, convolution, form_of, fused_dtype, has_hooks, needs_grad, takes
 
 
 def conv2d_act(x: Tensor, weight: Tensor, bias: Tensor | None, act: nn.Module, sliding: Sliding) -> Tensor:
@@ -12,7 +12,7 @@ def conv2d_act(x: Tensor, weight: Tensor, bias: Tensor | None, act: nn.Module, s
     form = form_of(act)
     if (
         form is None
-        or not takes(x, weight, bias)
+        or not takes(x, weight, bias, fused_dtype(x))
         or needs_grad(x, weight, bias)
         or x.ndim != 4
         or not x.is_contiguous(memory_format=torch.channels_last)

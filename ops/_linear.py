@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._onednn import as_own, form_of, has_hooks, is_ordinary, needs_grad, product, takes
+from ops._onednn import as_own, form_of, fused_dtype, has_hooks, is_ordinary, needs_grad, product, takes
 from ops._scratch import scratch
 
 LEAST_WORK = 2**24
 """Multiply-adds from which on oneDNN is faster, about 0.2 ms; below, its start costs more than it saves."""
 
 
-def is_faster(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def is_faster(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype = torch.float32) -> bool:
     """Whether `product` takes (..., C) and gains by it."""
     return (
-        takes(x, weight, bias)
+        takes(x, weight, bias, dtype)
         and x.ndim > 1
         and weight.ndim == 2
         and x.numel() * weight.size(0) >= LEAST_WORK
@@ -72,7 +72,7 @@ class GeluProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), form = ctx.saved_tensors, ctx.form
-        plain = torch.is_grad_enabled() or not is_ordinary(gradient)
+        plain = torch.is_grad_enabled() or not is_ordinary(gradient, x.dtype)
         act = F.gelu(x, approximate=form) if plain else passing_gelu(x, form)
         to_act, to_weight, to_bias = gradients(ctx, act, weight, gradient)
         if to_act is None:
@@ -106,7 +106,7 @@ def linear_act(layer: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
     if form is None or type(layer) is not Linear or has_hooks(layer):
         return act(layer(x))
     weight, bias = layer.weight, layer.bias
-    if not is_faster(x, weight, bias) or needs_grad(x, weight, bias):
+    if not is_faster(x, weight, bias, fused_dtype(x)) or needs_grad(x, weight, bias):
         return act(layer(x))
     return product(x, weight, bias, form)
 
@@ -117,6 +117,6 @@ def act_linear(act: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
     if form is None or type(layer) is not Linear or has_hooks(layer):
         return layer(act(x))
     weight, bias = layer.weight, layer.bias
-    if not is_faster(x, weight, bias) or not needs_grad(x, weight, bias):
+    if not is_faster(x, weight, bias, fused_dtype(x)) or not needs_grad(x, weight, bias):
         return layer(act(x))
     return GeluProduct.apply(x, weight, bias, form)

@@ -1,4 +1,6 @@
-"""Products and convolutions of oneDNN in float32 on CPU that eager torch does not call by itself, and when they may be.
+"""Products and convolutions of oneDNN on CPU that eager torch does not call by itself, and when they may be.
+
+In bfloat16 torch calls oneDNN itself, but never with a GELU.
 
 They know no autograd and no transform. So they are called only where nothing beyond autograd watches, in calls that are
 not compiled, exported, traced, transformed, under autocast or a mode, and whose tensors are ordinary ones.
@@ -16,6 +18,7 @@ AVAILABLE = (
     and hasattr(torch.ops.mkldnn, '_linear_pointwise')
     and hasattr(torch.ops.mkldnn, '_convolution_pointwise')
 )
+HAS_BFLOAT16 = AVAILABLE and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 ORDINARY = (Tensor, nn.Parameter)
 
 
@@ -38,11 +41,11 @@ def is_watched() -> bool:
     )
 
 
-def is_ordinary(x: Tensor | None) -> bool:
-    """Whether a tensor is no subclass, dense, in float32 and on CPU; or there is none."""
+def is_ordinary(x: Tensor | None, dtype: torch.dtype = torch.float32) -> bool:
+    """Whether a tensor is no subclass, dense, of the type and on CPU; or there is none."""
     return x is None or (
         type(x) in ORDINARY
-        and x.dtype is torch.float32
+        and x.dtype is dtype
         and x.is_cpu
         and x.layout is torch.strided
         and x.numel() > 0
@@ -50,14 +53,14 @@ def is_ordinary(x: Tensor | None) -> bool:
     )
 
 
-def takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def takes(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype = torch.float32) -> bool:
     """Whether the functions below may be called."""
     return (
         AVAILABLE
         and not is_watched()
-        and is_ordinary(x)
-        and is_ordinary(weight)
-        and is_ordinary(bias)
+        and is_ordinary(x, dtype)
+        and is_ordinary(weight, dtype)
+        and is_ordinary(bias, dtype)
         and bool(torch.backends.mkldnn.enabled)
     )
 
@@ -76,6 +79,11 @@ def has_hooks(module: nn.Module) -> bool:
 def as_own(x: Tensor) -> Tensor:
     """A result of a function with gradients written by hand, no view, so that its caller may change it in place."""
     return torch.ops.aten._unsafe_view(x, x.shape)
+
+
+def fused_dtype(x: Tensor) -> torch.dtype:
+    """The type for `takes` where a GELU follows: without one torch itself calls oneDNN in bfloat16."""
+    return torch.bfloat16 if HAS_BFLOAT16 and x.dtype is torch.bfloat16 else torch.float32
 
 
 def form_of(act: nn.Module) -> str | None:

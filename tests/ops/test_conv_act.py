@@ -50,13 +50,24 @@ def test_is_the_two(fused, kind, form):
     assert out.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize('name', ['training', 'NCHW', 'bfloat16', 'autocast', 'empty', 'ReLU', 'hook', 'no zeros'])
+@torch.no_grad()
+@pytest.mark.skipif(not _onednn.HAS_BFLOAT16, reason='oneDNN has no bfloat16 on this processor')
+def test_bfloat16_is_rounded_once(fused):
+    layer, x = ConvAct(KINDS['depthwise'](), nn.GELU()).bfloat16(), nhwc(2, 8, 13, 9).bfloat16()
+    exact = F.gelu(F.conv2d(x.double(), layer[0].weight.double(), layer[0].bias.double(), padding=1, groups=8))
+    assert_near(layer(x), exact.bfloat16(), torch.bfloat16)
+    assert fused == ['none']
+
+
+@pytest.mark.parametrize(
+    'name', ['training', 'NCHW', 'float16', 'float64', 'autocast', 'empty', 'ReLU', 'hook', 'no zeros']
+)
 def test_leaves_the_others_to_torch(fused, name):
     conv, act, x = KINDS['strided'](), nn.GELU(), nhwc(2, 8, 13, 9)
     if name == 'NCHW':
         x = torch.randn(2, 8, 13, 9)
-    elif name == 'bfloat16':
-        conv, x = conv.bfloat16(), x.bfloat16()
+    elif name in ('float16', 'float64'):
+        conv, x = conv.to(getattr(torch, name)), x.to(getattr(torch, name))
     elif name == 'empty':
         x = x[:0]
     elif name == 'ReLU':

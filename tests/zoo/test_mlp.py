@@ -83,16 +83,39 @@ def test_gradients_of_gradients():
         assert_near(actual, expected)
 
 
+@pytest.mark.skipif(not _onednn.HAS_BFLOAT16, reason='oneDNN has no bfloat16 on this processor')
+@pytest.mark.parametrize('name', ['gelu', 'tanh'])
+def test_bfloat16_is_near(fused, name):
+    ours, theirs = (mlp.double() for mlp in both(ACTS[name]))
+    rough = Mlp(DIM, HIDDEN, ACTS[name]).bfloat16()
+    rough.load_state_dict(ours.state_dict())
+    theirs.load_state_dict(rough.state_dict())
+    x = torch.randn(2, 20, 16, DIM).bfloat16()
+    with torch.no_grad():
+        assert_near(rough(x), theirs(x.double()).bfloat16(), torch.bfloat16)
+    assert fused == ['none' if name == 'gelu' else name]
+    gradients = []
+    for model, images in ((rough, x), (theirs, x.double())):
+        leaves = [images.requires_grad_(), *model.parameters()]
+        gradients.append(torch.autograd.grad(model(images).sum(), leaves))
+    for actual, expected in zip(*gradients):
+        assert_near(actual, expected.bfloat16(), torch.bfloat16)
+
+
 @pytest.mark.skipif(not _onednn.AVAILABLE, reason='torch has no oneDNN and MKL')
-def test_training_keeps_the_hidden_map_once():
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+def test_training_keeps_the_hidden_map_once(dtype):
+    if dtype is torch.bfloat16 and not _onednn.HAS_BFLOAT16:
+        pytest.skip('oneDNN has no bfloat16 on this processor')
+
     def kept(model):
-        x, sizes = torch.randn(2, 20, 16, DIM, requires_grad=True), {}
+        x, sizes = torch.randn(2, 20, 16, DIM, dtype=dtype, requires_grad=True), {}
         with saved_tensors_hooks(lambda t: sizes.update({t.data_ptr(): t.nbytes}), lambda t: t):
-            model(x)
+            model.to(dtype)(x)
         return sum(sizes.values())
 
     ours, theirs = both()
-    assert kept(ours) == kept(theirs) - 2 * 20 * 16 * HIDDEN * 4
+    assert kept(ours) == kept(theirs) - 2 * 20 * 16 * HIDDEN * dtype.itemsize
 
 
 def test_dropout():
