@@ -1,8 +1,10 @@
+from itertools import islice
+
 import pytest
 import torch
 
 from zoo.benchmark.machine import origin
-from zoo.benchmark.plots import draw_accuracy, draw_all, draw_resolution, quoted_accuracy
+from zoo.benchmark.plots import draw_accuracy, draw_all, draw_resolution, quoted_accuracy, styles
 from zoo.benchmark.rows import Row, record_of
 from zoo.benchmark.work import MODES
 
@@ -34,8 +36,13 @@ def test_accuracy_is_quoted_at_the_measured_size():
     assert quoted_accuracy(small) == 81.8
     assert quoted_accuracy(large) is None
     assert quoted_accuracy(records(['timm:resnet50'])[0]) is None
-    (axes,) = draw_accuracy(records(['nat_mini', 'timm:resnet50'], modes=['forward'])).axes
-    assert [text.get_text() for text in axes.texts] == ['nat_mini']
+    (axes,) = draw_accuracy(records(['nat_mini', 'timm:resnet50', 'nat_tiny'], modes=['forward'])).axes
+    assert [line.get_label() for line in axes.lines] == ['nat_tiny', 'nat_mini']
+
+
+def test_each_candidate_looks_different():
+    looks = [tuple(style.values()) for style in islice(styles(), 21)]
+    assert len(set(looks)) == 21
 
 
 def test_a_file_for_each_drawing(tmp_path):

@@ -11,7 +11,7 @@ from ops._backends import Backend
 from zoo.benchmark.case import Case, measure
 from zoo.benchmark.choice import choice, choices
 from zoo.benchmark.floor import Rates
-from zoo.benchmark.models import model_work, own_side
+from zoo.benchmark.models import make_model, model_work, own_side
 from zoo.benchmark.names import parse
 from zoo.benchmark.operators import Map, operator_work
 from zoo.benchmark.peers import axis, block_mask, gather
@@ -158,6 +158,12 @@ def test_models_of_timm_and_ours():
     assert not model_work('timm:test_resnet(num_classes=3)', 32, 1, FORWARD, Setting()).call.training
     with pytest.raises(ValueError, match='unknown model'):
         model_work('nat_pcio', 32, 1, FORWARD, Setting())
+
+
+def test_windows_of_timm_keep_their_size_in_larger_images():
+    model = make_model('timm:swin_tiny_patch4_window7_224(depths=(1, 1, 1, 1))', 256)
+    assert {block.window_size for stage in model.layers for block in stage.blocks} == {(7, 7)}
+    assert model.patch_embed.img_size == (256, 256)
 
 
 @pytest.mark.parametrize('bad', [dict(dtype='float8'), dict(device='cuda')])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from itertools import cycle
+from collections.abc import Iterator, Sequence
+from itertools import cycle, product
 from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from checkpoints import catalogue, families
 from zoo.benchmark.rows import Record
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PANELS = {'per_second': 'Throughput, per second', 'peak_bytes': 'Peak memory, MiB'}
 SCALE = {'per_second': 1.0, 'peak_bytes': 2.0**-20}
+STYLES = (('-', 'o'), ('--', 's'), (':', '^'))
+"""Lines and marks, each in all colours before the next."""
 
 
 def draw_all(records: Sequence[Record], folder: Path) -> list[Path]:
@@ -55,10 +57,11 @@ def draw_resolution(records: Sequence[Record], title: str = '') -> Figure:
         quiet(axes)
         caption(axes, text)
         axes.set(xscale='log', yscale='log')
+        axes.yaxis.set_major_formatter('{x:g}')
         axes.set_xlabel('side, pixels or positions', fontsize=8.5, color=MUTED)
-        for name, colour in zip(names, cycle(PALETTE)):
+        for name, style in zip(names, styles()):
             points = [(side_of(r), float(r[column]) * SCALE[column]) for r in records if r['candidate'] == name]
-            axes.plot(*zip(*sorted(points)), color=colour, linewidth=2, marker='o', markersize=4, label=name)
+            axes.plot(*zip(*sorted(points)), **style, linewidth=1.5, markersize=4, label=name)
         sides = sorted({side_of(record) for record in records})
         axes.set_xticks(sides, [f'{side:.0f}' for side in sides])
         axes.minorticks_off()
@@ -68,21 +71,28 @@ def draw_resolution(records: Sequence[Record], title: str = '') -> Figure:
 
 def draw_accuracy(records: Sequence[Record], title: str = '') -> Figure:
     """Quoted top-1 accuracy over throughput, a point per model that the catalogue quotes at the measured size."""
-    figure = new_figure(7, 4.5)
+    figure = new_figure(9, 4.5)
     heading(figure, title)
     axes: Axes = figure.subplots()
     quiet(axes)
     caption(axes, 'Top-1 accuracy on ImageNet as the papers quote it, %')
     axes.set_xlabel('images per second', fontsize=8.5, color=MUTED)
-    axes.margins(x=0.2, y=0.1)
-    for record in records:
-        if top1 := quoted_accuracy(record):
-            x = float(record['per_second'])
-            axes.scatter(x, top1, color=PALETTE[4], s=24)
-            axes.annotate(
-                record['candidate'], (x, top1), xytext=(5, 2), textcoords='offset points', fontsize=7.5, color=INK
-            )
+    axes.set_xscale('log')
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.xaxis.set_minor_formatter('{x:g}')
+    axes.tick_params(axis='x', which='minor', labelsize=7.5, labelcolor=MUTED)
+    points = [(top1, record) for record in records if (top1 := quoted_accuracy(record))]
+    for (top1, record), style in zip(sorted(points, key=lambda point: -point[0]), styles()):
+        style['linestyle'] = ''
+        axes.plot(float(record['per_second']), top1, **style, markersize=7, label=record['candidate'])
+    figure.legend(loc='outside right center', fontsize=8.5, frameon=False)
     return figure
+
+
+def styles() -> Iterator[dict[str, Any]]:
+    """Arguments of `plot` for one candidate after the other."""
+    for (linestyle, marker), color in cycle(product(STYLES, PALETTE)):
+        yield {'linestyle': linestyle, 'marker': marker, 'color': color}
 
 
 def heading(figure: Figure, title: str) -> None:
