@@ -1,10 +1,11 @@
-"""Convolutions with the GELU behind them, in one pass by oneDNN where that is allowed, see `ops._onednn`."""
+"""Convolutions with the GELU behind them, in one pass by oneDNN where that is allowed, see `ops._eager`."""
 
 import torch
 from torch import Tensor, nn
 
 from ops._depthwise import DepthwiseConv2d, conv2d
-from ops._onednn import Sliding, convolution, form_of, fused_dtype, has_hooks, needs_grad, takes
+from ops._eager import has_hooks, needs_grad
+from ops._onednn import Sliding, convolution, form_of, fused_dtype, takes
 
 
 def conv2d_act(x: Tensor, weight: Tensor, bias: Tensor | None, act: nn.Module, sliding: Sliding) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._onednn import Sliding, needs_grad, takes
+from ops._eager import needs_grad
+from ops._onednn import Sliding, takes
 
 COLUMNS = 3
 """Columns of a kernel that oneDNN has a fast gradient for."""

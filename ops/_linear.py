@@ -1,6 +1,6 @@
 """Dense layers by oneDNN where its product is faster than that of MKL, which `F.linear` takes.
 
-The two round differently, by about 1e-6 of the values. What oneDNN may not compute is left to torch, see `ops._onednn`.
+The two round differently, by about 1e-6 of the values. What oneDNN may not compute is left to torch, see `ops._eager`.
 """
 
 from typing import Any
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._onednn import as_own, form_of, fused_dtype, has_hooks, is_ordinary, needs_grad, product, takes
+from ops._eager import as_own, has_hooks, is_ordinary, needs_grad
+from ops._onednn import form_of, fused_dtype, product, takes
 from ops._scratch import scratch
 
 LEAST_WORK = 2**24

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops._onednn import is_ordinary, is_watched, needs_grad
+from ops._eager import is_ordinary, is_watched, needs_grad
 
 
 def empty_alike(*tensors: Tensor) -> list[Tensor]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ops._conv import conv_act
+from ops._eager import has_hooks
 from ops._linear import Linear, act_linear, linear_act
-from ops._onednn import has_hooks
 
 
 def is_idle(drop: nn.Module) -> bool:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops._eager import has_hooks
 from ops._layout import pair
 from ops._linear import Linear
 from ops._split import split
@@ -180,9 +181,11 @@ class AgentCore(nn.Module):
         kv_grid = grid if kv_grid is None else kv_grid
         of_keys, of_queries = self.biases(grid, kv_grid)
         dropout_p = self.attn_drop if self.training else 0.0
-        inputs = Inputs(q, k, v, of_keys, of_queries, self.dwc.weight, self.dwc.bias)
-        if kv_grid == grid and dropout_p == 0 and takes(inputs, self.dwc):
-            return agent_products(inputs, Form(self.num_heads, self.prefix_tokens, grid, self.agent_shape, self.scale))
+        if kv_grid == grid and dropout_p == 0 and type(self.dwc) is nn.Conv2d and not has_hooks(self.dwc):
+            inputs = Inputs(q, k, v, of_keys, of_queries, self.dwc.weight, self.dwc.bias)
+            if takes(inputs):
+                form = Form(self.num_heads, self.prefix_tokens, grid, self.agent_shape, self.scale)
+                return agent_products(inputs, form)
         heads, prefix = (self.num_heads, -1), self.prefix_tokens
         # Rows and columns are told apart before channels move: else a compiler mistakes the strides of a single image.
         queries = q[:, prefix:].unflatten(1, grid).permute(0, 3, 1, 2)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ops._eager import is_ordinary, is_watched
 from ops._layout import known_zero
-from ops._onednn import is_ordinary, is_watched
 
 BASE = 7
 """Side of the map that `an_bias` and `na_bias` are learned on, whatever the size of the map."""

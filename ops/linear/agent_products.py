@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from ops._onednn import as_own, has_hooks, is_ordinary, is_watched, needs_grad
+from ops._eager import as_own, is_ordinary, is_watched, needs_grad
 from ops._products import add_images, attention_backward, is_special, plain_gradients, product
 from ops._scratch import scratch
 from ops._split import empty_alike
@@ -50,15 +50,9 @@ class Form(NamedTuple):
     scale: float
 
 
-def takes(x: Inputs, dwc: nn.Module) -> bool:
-    """Whether `agent_products` may be called, and is worth it; `dwc` is the convolution of the values."""
-    return (
-        not is_watched()
-        and type(dwc) is nn.Conv2d
-        and not has_hooks(dwc)
-        and all(map(is_ordinary, x))
-        and (x.q.shape[1] <= FEW or needs_grad(*x))
-    )
+def takes(x: Inputs) -> bool:
+    """Whether `agent_products` may be called, and is worth it."""
+    return not is_watched() and all(map(is_ordinary, x)) and (x.q.shape[1] <= FEW or needs_grad(*x))
 
 
 def chunks(q: Tensor, agents: int, heads: int) -> list[slice]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops._eager import is_transformed
 from ops._linear import Linear
-from ops._onednn import is_transformed
 from ops.window.neighborhood.functional import attend, make_window
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ops._onednn import is_transformed
+from ops._eager import is_transformed
 from ops.routed.bilevel_routing import products
 
 CHUNK = 1 << 24  # numbers of a chunk: its keys, values and scores

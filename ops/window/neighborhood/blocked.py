@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ops._eager import is_transformed
 from ops._layout import known
-from ops._onednn import is_transformed
 from ops.window.neighborhood import whole
 from ops.window.neighborhood.chunked import ChunkedAttention
 from ops.window.neighborhood.geometry import Window

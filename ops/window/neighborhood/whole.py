@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops._onednn import as_own
+from ops._eager import as_own
 from ops._products import is_special
 from ops.window.neighborhood.reference import special_gradients
 from ops.window.neighborhood.tiles import Call, bias_table, make_mask_backward

@@ -83,12 +83,13 @@ def test_inference_of_many_tokens_is_left_to_the_fused_kernel(size, few, calls):
         lambda module, x: (module.bfloat16(), x.bfloat16()),
         lambda module, x: (module, x[:0]),
         lambda module, x: (hooked(module), x),
+        lambda module, x: (wrapped(module), x),
         lambda module, x: (dropping(module), x),
         lambda module, x: (torch.compile(module, backend='aot_eager'), x),
         lambda module, x: (torch.autocast('cpu', torch.bfloat16)(module), x),
         lambda module, x: (torch.func.vmap(module), x[None]),
     ],
-    ids=['float64', 'bfloat16', 'no image', 'hook', 'dropout', 'compiled', 'autocast', 'vmap'],
+    ids=['float64', 'bfloat16', 'no image', 'hook', 'another convolution', 'dropout', 'compiled', 'autocast', 'vmap'],
 )
 def test_everything_else_takes_the_plain_form(change, calls):
     module, x = change(AgentAttention(8, 2, 4, agent_num=4), torch.randn(1, 4, 4, 8))
@@ -98,6 +99,11 @@ def test_everything_else_takes_the_plain_form(change, calls):
 
 def hooked(module):
     module.core.dwc.register_forward_hook(lambda *_: None)
+    return module
+
+
+def wrapped(module):
+    module.core.dwc = nn.Sequential(module.core.dwc)
     return module
 
 
