@@ -1,6 +1,7 @@
 """Writes the generated tables: `zoo/costs.csv`, and in Markdown what stands between `<!-- table:NAME -->` markers.
 
-The tables come from the registry, the catalogue, `checkpoints/results.csv` and the docstrings of the operators.
+The tables come from the registry, the catalogue, `checkpoints/results.csv`, docs/benchmarks and the docstrings of the
+operators.
 """
 
 import argparse
@@ -290,6 +291,13 @@ def papers(module: Any) -> list[str]:
     return sorted({number for numbers in found for number in numbers})
 
 
+def measured_table(name: str) -> str:
+    """One of `tools._measured`."""
+    from tools import _measured
+
+    return markdown(*_measured.TABLES[name]())
+
+
 TABLES: dict[str, Callable[[], str]] = {
     'models': models_table,
     'families': families_table,
@@ -298,6 +306,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'results': results_table,
     'ops': ops_table,
     'parts': parts_table,
+    **{name: functools.partial(measured_table, name) for name in ('speed', 'missed', 'reached', 'sizes', 'peers')},
 }
 
 

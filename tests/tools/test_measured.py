@@ -1,0 +1,69 @@
+"""The tables of benchmarks, from files of a few rows."""
+
+import pytest
+import torch
+
+from tools import _measured
+from zoo.benchmark.machine import origin
+from zoo.benchmark.rows import Row, Table, Target
+from zoo.benchmark.suites import AUTHORS
+from zoo.benchmark.work import FORWARD, MODES, TRAINING
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes rows to one of the files that the tables are made of."""
+    monkeypatch.setattr(_measured, 'FOLDER', tmp_path)
+    here = origin(torch.device('cpu'), 'attnzoo benchmark --seconds 8 --rounds 3 9')
+
+    def to(name, *rows):
+        Table(tmp_path / f'{name}.csv').add(rows, here)
+
+    return to
+
+
+def filled(table):
+    columns, rows = _measured.TABLES[table]()
+    rows = [list(row) for row in rows]
+    assert all(len(row) == len(columns) for row in rows)
+    return rows
+
+
+def judged(ratio, bound, **values):
+    row = Row('models', 'a', ratio=ratio, seconds=1.0, **values)
+    row.judge([Target('ratio', bound)])
+    return row
+
+
+def test_speed_is_beside_the_authors(write):
+    write('models', *(Row('models', name, name, mode=mode, ratio=0.5) for name in AUTHORS for mode in MODES))
+    first = filled('speed')[0]
+    assert first == ['`nat_mini`', '0.50', '0.50', '1.40', '2.41', '2.80', '4.82']
+
+
+def test_targets_reached_and_missed(write):
+    for suite in _measured.SUITES:
+        write(suite, judged(0.9, 1.0, candidate='nat_mini', mode=FORWARD, floor_ratio=2.0))
+    write(
+        'models',
+        judged(0.9, 1.0, candidate='nat_mini', mode=FORWARD, floor_ratio=2.0),
+        judged(1.25, 1.0, candidate='nat_mini', mode=TRAINING, floor_ratio=3.0),
+        Row('models', 'a', 'sdpa', mode=TRAINING, seconds=1.0),
+    )
+    assert filled('missed') == [['`nat_mini`, forward+backward', '1.250', '1', '2.41', '3.00']]
+    reached = filled('reached')
+    assert ['[na](na.csv)', '`--seconds 8 --rounds 3 9`', '1 of 1'] in reached
+    assert ['[models](models.csv)', '`--seconds 8 --rounds 3 9`', '1 of 2'] in reached
+
+
+def test_sizes_with_their_exponent(write):
+    rows = [Row('model', str(side), 'a', height=side, per_second=1e3 / side, ratio=0.5) for side in (448, 224)]
+    write('sizes', *rows, Row('model', 'exponent', 'a', value=1.0))
+    assert _measured.sizes()[0] == ('model', '224', '448', 'exponent')
+    assert filled('sizes') == [['`a`', '4.46, 0.50', '2.23, 0.50', '1.00']]
+
+
+def test_peers_beside_ours(write):
+    seconds = dict(zip(_measured.PEERS.values(), (0.2, 0.1, 0.12, 0.4, 3.0)))
+    write('peers', *(Row('op', 'a map', name, seconds=time) for name, time in seconds.items()))
+    assert filled('peers') == [['a map', '200', '100', '120', '400, 4.0', '3000, 30.0']]

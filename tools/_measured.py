@@ -1,0 +1,101 @@
+"""Tables of what `attnzoo benchmark` has measured, from the csv files in docs/benchmarks."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tools._figures import digits
+from zoo.benchmark.rows import Record, read_records
+from zoo.benchmark.suites import AUTHORS
+from zoo.benchmark.work import FORWARD, MODES
+
+FOLDER = Path(__file__).parents[1] / 'docs' / 'benchmarks'
+SUITES = ('na', 'models', 'routing', 'hilo', 'agent', 'growth', 'startup', 'choice')
+OURS = 'na2d(kernel_size=7)'
+PEERS = {
+    '`sdpa`': 'sdpa',
+    '`na2d`': OURS,
+    'with bias': 'na2d(kernel_size=7, bias=True)',
+    'FlexAttention': 'flex(kernel_size=7)',
+    'natten': 'natten(kernel_size=7)',
+}
+
+Table = tuple[Sequence[str], Iterable[Sequence[object]]]
+
+
+def records(name: str) -> list[Record]:
+    """The rows of one file."""
+    return read_records(FOLDER / f'{name}.csv')
+
+
+def speed() -> Table:
+    """Each model of the suite: its time relative to Swin-T, and the authors' code's."""
+    ratios = {(row['candidate'], row['mode']): float(row['ratio']) for row in records('models') if row['ratio']}
+    rows = []
+    for name, authors in AUTHORS.items():
+        forward, training = (ratios[name, mode] for mode in MODES)
+        faster = (f'{theirs / ours:.2f}' for theirs, ours in zip(authors, (forward, training)))
+        rows.append([f'`{name}`', f'{forward:.2f}', f'{training:.2f}', *(f'{ratio:.2f}' for ratio in authors), *faster])
+    columns = ('model', 'inference', 'training', "authors' inference", 'training', 'times as fast', 'training')
+    return columns, rows
+
+
+def missed() -> Table:
+    """The targets that were not reached."""
+    rows = []
+    for row in (row for suite in SUITES for row in records(suite)):
+        for target in row['target'].split('; '):
+            column, _, bound = target.partition(' <= ')
+            if column not in row['missed'].split('; ') or not bound:
+                continue
+            pair = AUTHORS.get(row['candidate'])
+            authors = '' if pair is None else f'{pair[row["mode"] != FORWARD]:.2f}'
+            figure = f'`{row["candidate"]}`, {row["mode"]}'
+            rows.append([figure, f'{float(row[column]):.3f}', bound, authors, f'{float(row["floor_ratio"]):.2f}'])
+    return ('figure', 'measured', 'target', "authors'", 'time / floor'), rows
+
+
+def reached() -> Table:
+    """How each suite was run, and how many of its targets were reached."""
+    rows = []
+    for suite in SUITES:
+        found = records(suite)
+        aims = [row for row in found if row['target']]
+        total = sum(len(row['target'].split('; ')) for row in aims)
+        short = sum(len(row['missed'].split('; ')) for row in aims if row['missed'] not in ('', '-'))
+        options = re.search(r'--seconds \S+ --rounds \d+ \d+', found[0]['command'])
+        rows.append([f'[{suite}]({suite}.csv)', f'`{options[0]}`' if options else '', f'{total - short} of {total}'])
+    return ('suite', 'options', 'targets reached'), rows
+
+
+def sizes() -> Table:
+    """Images a second and the time relative to Swin-T over the sides of images, with the exponent in pixels."""
+    found = records('sizes')
+    sides = sorted({int(row['height']) for row in found if row['height']})
+    rows = []
+    for name in dict.fromkeys(row['candidate'] for row in found):
+        timed = {int(row['height']): row for row in found if row['candidate'] == name and row['height']}
+        cells = [f'{digits(float(timed[side]["per_second"]))}, {float(timed[side]["ratio"]):.2f}' for side in sides]
+        (exponent,) = (row['value'] for row in found if row['candidate'] == name and row['value'])
+        rows.append([f'`{name}`', *cells, f'{float(exponent):.2f}'])
+    return ('model', *map(str, sides), 'exponent'), rows
+
+
+def peers() -> Table:
+    """Milliseconds of neighborhood attention by others, and how many times those of `na2d`."""
+    seconds: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in records('peers'):
+        seconds[row['case']][row['candidate']] = float(row['seconds'])
+    rows = []
+    for case, timed in seconds.items():
+        cells = [digits(timed[name], 1e3) for name in PEERS.values()]
+        for i, name in enumerate(PEERS.values()):
+            if name.startswith(('flex', 'natten')):
+                cells[i] += f', {timed[name] / timed[OURS]:.1f}'
+        rows.append([case, *cells])
+    return ('map', *PEERS), rows
+
+
+TABLES = {'speed': speed, 'missed': missed, 'reached': reached, 'sizes': sizes, 'peers': peers}
+"""By the name of their marker."""
