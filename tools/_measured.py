@@ -2,7 +2,8 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from tools._figures import digits
@@ -69,6 +70,16 @@ def reached() -> Table:
     return ('suite', 'options', 'targets reached'), rows
 
 
+def ratios(name: str) -> Table:
+    """Images a second and the time relative to the first candidate, in each mode of one file."""
+    found = [row for row in records(name) if row['seconds']]
+    modes = list(dict.fromkeys(row['mode'] for row in found))
+    rows: dict[str, list[str]] = defaultdict(list)
+    for row in found:
+        rows[row['candidate']].append(f'{digits(float(row["per_second"]))}, {float(row["ratio"]):.2f}')
+    return ('model', *modes), [[f'`{candidate}`', *cells] for candidate, cells in rows.items()]
+
+
 def sizes() -> Table:
     """Images a second and the time relative to Swin-T over the sides of images, with the exponent in pixels."""
     found = records('sizes')
@@ -97,5 +108,13 @@ def peers() -> Table:
     return ('map', *PEERS), rows
 
 
-TABLES = {'speed': speed, 'missed': missed, 'reached': reached, 'sizes': sizes, 'peers': peers}
+TABLES: dict[str, Callable[[], Table]] = {
+    'speed': speed,
+    'missed': missed,
+    'reached': reached,
+    'sizes': sizes,
+    'peers': peers,
+    'bfloat16': partial(ratios, 'bfloat16'),
+    'compiled': partial(ratios, 'compiled'),
+}
 """By the name of their marker."""

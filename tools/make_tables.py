@@ -306,7 +306,10 @@ TABLES: dict[str, Callable[[], str]] = {
     'results': results_table,
     'ops': ops_table,
     'parts': parts_table,
-    **{name: functools.partial(measured_table, name) for name in ('speed', 'missed', 'reached', 'sizes', 'peers')},
+    **{
+        name: functools.partial(measured_table, name)
+        for name in ('speed', 'missed', 'reached', 'sizes', 'peers', 'bfloat16', 'compiled')
+    },
 }
 
 

@@ -63,6 +63,13 @@ def test_sizes_with_their_exponent(write):
     assert filled('sizes') == [['`a`', '4.46, 0.50', '2.23, 0.50', '1.00']]
 
 
+def test_ratios_in_each_mode(write):
+    rows = [Row('model', 'a', 'b', mode=mode, seconds=1.0, per_second=12.34, ratio=0.5) for mode in MODES]
+    write('bfloat16', *rows, Row('model', 'a', 'c', mode=FORWARD, note='not today'))
+    assert _measured.TABLES['bfloat16']()[0] == ('model', *MODES)
+    assert filled('bfloat16') == [['`b`', '12.3, 0.50', '12.3, 0.50']]
+
+
 def test_peers_beside_ours(write):
     seconds = dict(zip(_measured.PEERS.values(), (0.2, 0.1, 0.12, 0.4, 3.0)))
     write('peers', *(Row('op', 'a map', name, seconds=time) for name, time in seconds.items()))
