@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from tools._figures import digits
+from tools.benchmark import SUITES
 from zoo.benchmark.rows import Record, read_records
 from zoo.benchmark.suites import AUTHORS
 from zoo.benchmark.work import FORWARD, MODES
 
 FOLDER = Path(__file__).parents[1] / 'docs' / 'benchmarks'
-SUITES = ('na', 'models', 'routing', 'hilo', 'agent', 'growth', 'startup', 'choice')
 OURS = 'na2d(kernel_size=7)'
 PEERS = {
     '`sdpa`': 'sdpa',
@@ -30,6 +30,11 @@ def records(name: str) -> list[Record]:
     return read_records(FOLDER / f'{name}.csv')
 
 
+def suites() -> list[str]:
+    """Those that were measured."""
+    return [suite for suite in SUITES if (FOLDER / f'{suite}.csv').exists()]
+
+
 def speed() -> Table:
     """Each model of the suite: its time relative to Swin-T, and the authors' code's."""
     ratios = {(row['candidate'], row['mode']): float(row['ratio']) for row in records('models') if row['ratio']}
@@ -45,22 +50,23 @@ def speed() -> Table:
 def missed() -> Table:
     """The targets that were not reached."""
     rows = []
-    for row in (row for suite in SUITES for row in records(suite)):
+    for row in (row for suite in suites() for row in records(suite) if row['target']):
         for target in row['target'].split('; '):
-            column, _, bound = target.partition(' <= ')
-            if column not in row['missed'].split('; ') or not bound:
+            column, _, bound = target.partition(' ')
+            if column not in row['missed'].split('; '):
                 continue
             pair = AUTHORS.get(row['candidate'])
-            authors = '' if pair is None else f'{pair[row["mode"] != FORWARD]:.2f}'
-            figure = f'`{row["candidate"]}`, {row["mode"]}'
-            rows.append([figure, f'{float(row[column]):.3f}', bound, authors, f'{float(row["floor_ratio"]):.2f}'])
+            authors = None if pair is None else f'{pair[row["mode"] != FORWARD]:.2f}'
+            figure = ', '.join(filter(None, (f'`{row["candidate"]}`', row['mode'])))
+            measured, floor = (f'{float(row[name]):.3f}' if row[name] else None for name in (column, 'floor_ratio'))
+            rows.append([figure, measured, bound, authors, floor])
     return ('figure', 'measured', 'target', "authors'", 'time / floor'), rows
 
 
 def reached() -> Table:
     """How each suite was run, and how many of its targets were reached."""
     rows = []
-    for suite in SUITES:
+    for suite in suites():
         found = records(suite)
         aims = [row for row in found if row['target']]
         total = sum(len(row['target'].split('; ')) for row in aims)

@@ -42,18 +42,26 @@ def test_speed_is_beside_the_authors(write):
 
 
 def test_targets_reached_and_missed(write):
-    for suite in _measured.SUITES:
-        write(suite, judged(0.9, 1.0, candidate='nat_mini', mode=FORWARD, floor_ratio=2.0))
+    write('na', judged(0.9, 1.0, candidate='nat_mini', mode=FORWARD, floor_ratio=2.0))
+    share = Row('choice', 'share of right choices', 'na2d', value=0.9)
+    share.judge([Target('value', 0.95, at_least=True)])
+    write('choice', share)
     write(
         'models',
         judged(0.9, 1.0, candidate='nat_mini', mode=FORWARD, floor_ratio=2.0),
         judged(1.25, 1.0, candidate='nat_mini', mode=TRAINING, floor_ratio=3.0),
         Row('models', 'a', 'sdpa', mode=TRAINING, seconds=1.0),
     )
-    assert filled('missed') == [['`nat_mini`, forward+backward', '1.250', '1', '2.41', '3.00']]
-    reached = filled('reached')
-    assert ['[na](na.csv)', '`--seconds 8 --rounds 3 9`', '1 of 1'] in reached
-    assert ['[models](models.csv)', '`--seconds 8 --rounds 3 9`', '1 of 2'] in reached
+    assert filled('missed') == [
+        ['`nat_mini`, forward+backward', '1.250', '<= 1', '2.41', '3.000'],
+        ['`na2d`', '0.900', '>= 0.95', None, None],
+    ]
+    options = '`--seconds 8 --rounds 3 9`'
+    assert filled('reached') == [
+        ['[na](na.csv)', options, '1 of 1'],
+        ['[models](models.csv)', options, '1 of 2'],
+        ['[choice](choice.csv)', options, '0 of 1'],
+    ]
 
 
 def test_sizes_with_their_exponent(write):

@@ -60,11 +60,11 @@ def targets_of(comparison: Comparison, mode: str) -> dict[str, list[Target]]:
 
 def growth(records: Sequence[Record], suite: str, bound: float | None = None) -> list[Row]:
     """The exponent in pixels of every candidate that was measured over two sizes or more, all else being equal."""
+    same = ('candidate', 'mode', 'device', 'dtype', 'compiled', 'batch')
     costs: dict[tuple[str, ...], dict[str, tuple[int, float]]] = defaultdict(dict)
     for record in records:
         if record['suite'] == suite and record['seconds'] and record['height']:
             _, _, beside_size = record['case'].partition(', ')  # the heads of a map, for one
-            same = ('candidate', 'mode', 'device', 'dtype', 'compiled', 'batch')
             key = (*(record[name] for name in same), beside_size)
             pixels = int(record['height']) * int(record['width'])
             costs[key][f'{record["height"]}x{record["width"]}'] = pixels, float(record['seconds'])
