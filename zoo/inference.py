@@ -19,6 +19,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from safetensors import safe_open
 from timm.data import ImageNetInfo, create_transform, infer_imagenet_subset, resolve_model_data_config
+from timm.models import SwinTransformer, SwinTransformerV2
 from torch import Tensor
 
 import checkpoints
@@ -141,12 +142,17 @@ def classes_of(model: Any, state_dict: dict[str, Tensor]) -> int:
 
 
 def resize_input(model: Any, img_size: int) -> None:
-    """Makes the model take square images of `img_size` pixels.
+    """Makes the model take square images of `img_size` pixels; the windows of Swin keep their size.
 
     Raises:
         ValueError: it cannot.
     """
-    if hasattr(model, 'set_input_size'):
+    if isinstance(model, (SwinTransformer, SwinTransformerV2)):
+        # They enlarge windows with the images unless told not to, which is another network than was trained.
+        stages: Any = model.layers
+        window_size = max(block.window_size for stage in stages for block in stage.blocks)
+        model.set_input_size((img_size, img_size), window_size=window_size)
+    elif hasattr(model, 'set_input_size'):
         model.set_input_size((img_size, img_size))
     elif model.pretrained_cfg.get('fixed_input_size'):
         raise ValueError(f'{type(model).__name__} takes images of {model.pretrained_cfg["input_size"][1]} pixels alone')

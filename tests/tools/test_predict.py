@@ -217,3 +217,14 @@ def test_pictures_are_turned_upright(tmp_path):
     exif[0x0112] = 6
     image.save(tmp_path / 'turned.jpg', exif=exif)
     assert inference.read_image(tmp_path / 'turned.jpg').size == (4, 8)
+
+
+@pytest.mark.parametrize('name', ['swin_tiny_patch4_window7_224', 'swinv2_tiny_window8_256'])
+def test_windows_of_swin_keep_their_size_in_larger_images(name):
+    shallow = dict(depths=(1, 2, 1, 2), num_classes=3)
+    model, expected = timm.create_model(name, **shallow), timm.create_model(name, img_size=320, **shallow).eval()
+    expected.load_state_dict(model.state_dict())
+    resized = inference.Classifier(model, LABELS, img_size=320).model
+    x = torch.randn(1, 3, 320, 320)
+    with torch.no_grad():
+        torch.testing.assert_close(resized(x), expected(x))

@@ -38,7 +38,7 @@ def model_work(candidate: str, side: int, batch: int, mode: str, setting: Settin
 
 
 def make_model(candidate: str, side: int) -> Any:
-    """The model for images of `side` pixels; windows keep their size, as they do in those of this project."""
+    """The model for images of `side` pixels, see `resize_input`."""
     name, arguments = parse(candidate)
     if name.startswith(AUTHORS):
         return import_authors(name)(**arguments)
@@ -46,12 +46,8 @@ def make_model(candidate: str, side: int) -> Any:
     if not timm.is_model(name):
         raise ValueError(f'unknown model {name!r}')
     model: Any = timm.create_model(name, **arguments)
-    if tuple(model.pretrained_cfg['input_size'][1:]) == (side, side):
-        return model
-    if candidate.startswith(TIMM) and hasattr(model, 'set_input_size'):
-        # timm's own `set_input_size` enlarges windows with the images, which is another network
-        return timm.create_model(name, img_size=side, **arguments)
-    resize_input(model, side)
+    if tuple(model.pretrained_cfg['input_size'][1:]) != (side, side):
+        resize_input(model, side)
     return model
 
 

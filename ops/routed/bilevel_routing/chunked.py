@@ -8,6 +8,7 @@ Letters: B batch, R regions of queries, S of keys, T routes, L M positions of a 
 G regions of a chunk.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ops._eager import is_transformed
-from ops.routed.bilevel_routing import products
+from ops._products import is_special, plain_gradients
+from ops.routed.bilevel_routing import products, reference
 
 CHUNK = 1 << 24  # numbers of a chunk: its keys, values and scores
 
@@ -93,13 +95,13 @@ def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Return the gradients of the inputs of `run_forward`."""
-    gradients = torch.ops.attnzoo.routed_attention_backward(grad, *ctx.saved_tensors, ctx.scale)
+    *qkv, routes = ctx.saved_tensors
+    if is_special(grad):
+        plain = partial(reference.attend, routes=routes, weights=None, scale=ctx.scale, dropout_p=0.0)
+        gradients = plain_gradients(plain, qkv, ctx.needs_input_grad, grad)
+    else:
+        gradients = torch.ops.attnzoo.routed_attention_backward(grad, *qkv, routes, ctx.scale)
     return *gradients, None, None
-
-
-def refuse(ctx: Any, *grads: Tensor) -> None:
-    """Refuse to be differentiated twice."""
-    raise RuntimeError("routed attention can be differentiated twice with backend='reference' alone")
 
 
 # `torch.library.custom_op` would load the compiler, 150 MB, on the first call
@@ -116,7 +118,6 @@ LIBRARY.impl('routed_attention_backward', products.run_backward, 'CPU')
 torch.library.register_fake('attnzoo::routed_attention', like_forward, lib=LIBRARY)
 torch.library.register_fake('attnzoo::routed_attention_backward', like_backward, lib=LIBRARY)
 torch.library.register_autograd('attnzoo::routed_attention', differentiate, setup_context=save, lib=LIBRARY)
-torch.library.register_autograd('attnzoo::routed_attention_backward', refuse, lib=LIBRARY)
 
 
 def attend(

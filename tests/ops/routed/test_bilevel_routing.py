@@ -1,6 +1,7 @@
 """Bi-level routing attention against the paper's equations, one query at a time, and every backend against that."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -113,11 +114,20 @@ def test_what_a_backend_cannot_do_is_an_error():
         routed_attention(*qkv, routes, weights=torch.ones(routes.shape, dtype=D64), backend='chunked')
     with pytest.raises(ValueError, match=r'chunked.*dropout'):
         routed_attention(*qkv, routes, dropout_p=0.5, backend='chunked')
-    once = torch.autograd.grad(
-        routed_attention(*qkv, routes, backend='chunked').square().sum(), qkv[0], create_graph=True
-    )
-    with pytest.raises(RuntimeError, match='reference'):
-        once[0].sum().backward()
+
+
+@every_backend
+def test_second_derivatives_and_many_outputs_at_a_time(backend):
+    qkv, routes = inputs()
+    directions = torch.randn(3, *qkv[0].shape[:4], 6, dtype=D64)
+
+    def derivatives(attend):
+        first = torch.autograd.grad(attend(*qkv, routes, 0.4).square().sum(), qkv, create_graph=True)
+        second = torch.autograd.grad(sum(part.square().sum() for part in first), qkv)
+        return *first, *second, *torch.autograd.grad(attend(*qkv, routes, 0.4), qkv, directions, is_grads_batched=True)
+
+    for actual, expected in zip(derivatives(partial(routed_attention, backend=backend)), derivatives(loop)):
+        assert_near(actual, expected, D64)
 
 
 def test_forward_mode_takes_the_reference(monkeypatch):
