@@ -75,9 +75,27 @@ def test_gradients(taken, needed):
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
     gradient = torch.randn(2, ROWS // 2, NARROW)
     ours = torch.autograd.grad(linear(*leaves), wanted, gradient)
-    assert len(taken) == 1 + needed[0]
+    assert len(taken) == 1 + needed[0] + needed[1]
     for actual, expected in zip(ours, torch.autograd.grad(F.linear(*leaves), wanted, gradient)):
         assert_near(actual, expected)
+
+
+@pytest.mark.parametrize(
+    ('rows', 'wide', 'narrow', 'by_onednn'),
+    [
+        (512, 256, 128, True),
+        (512, 128, 256, False),
+        (8192, 64, 32, False),
+        (8194, 64, 32, False),
+        (8192, 32, 64, False),
+    ],
+)
+def test_gradients_of_weights(taken, rows, wide, narrow, by_onednn):
+    x, gradient = torch.randn(rows, wide), torch.randn(rows, 2 * narrow)[:, :narrow]
+    actual = _linear.weight_gradient(gradient, x)
+    assert_near(actual, gradient.t() @ x)
+    assert actual.is_contiguous()
+    assert len(taken) == by_onednn
 
 
 def test_gradients_of_gradients(taken):
