@@ -33,12 +33,15 @@ def is_faster(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
 
 
 def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
-    """(L, D), (L, C) -> (D, C). Where a layer narrows, or rows are many, there are faster ways than MKL's product."""
-    rows, (narrow, wide) = len(x), (gradient.shape[1], x.shape[1])
-    if rows >= MANY_ROWS and rows % PIECES == 0 and wide >= narrow:
+    """(L, D), (L, C) -> (D, C). Where a layer narrows, or rows are many, there are faster ways than MKL's product.
+
+    Sums of pieces would round once more in 16 bits, which MKL does not compute.
+    """
+    rows, ratio = len(x), x.shape[1] / gradient.shape[1]
+    if x.dtype is torch.float32 and rows >= MANY_ROWS and rows % PIECES == 0 and ratio >= 1:
         pieces = (PIECES, rows // PIECES)
         return torch.bmm(gradient.unflatten(0, pieces).mT, x.unflatten(0, pieces)).sum(0)
-    if rows < MANY_ROWS and wide >= 2 * narrow:
+    if rows < MANY_ROWS and ratio >= 2:
         return linear(gradient.t(), x.t())
     return gradient.t() @ x
 

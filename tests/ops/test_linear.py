@@ -98,6 +98,11 @@ def test_gradients_of_weights(taken, rows, wide, narrow, by_onednn):
     assert len(taken) == by_onednn
 
 
+def test_gradients_of_weights_round_once_in_bfloat16():
+    x, gradient = torch.randn(8192, 16).bfloat16(), torch.randn(8192, 16).bfloat16()
+    assert torch.equal(_linear.weight_gradient(gradient, x), gradient.t() @ x)
+
+
 def test_gradients_of_gradients(taken):
     leaves = [t.requires_grad_() for t in tensors()]
     gradient = torch.randn(2, ROWS // 2, NARROW, requires_grad=True)
