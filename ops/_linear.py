@@ -35,7 +35,7 @@ def is_faster(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
 def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     """(L, D), (L, C) -> (D, C). Where a layer narrows, or rows are many, there are faster ways than MKL's product.
 
-    Sums of pieces would round once more in 16 bits, which MKL does not compute.
+    In bfloat16 it is never a sum of pieces, which would round once more.
     """
     rows, ratio = len(x), x.shape[1] / gradient.shape[1]
     if x.dtype is torch.float32 and rows >= MANY_ROWS and rows % PIECES == 0 and ratio >= 1:
