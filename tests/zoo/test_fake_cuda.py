@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import zoo  # noqa: F401  (registers every model)
 from ops.registry import NCHW, OPS
 from ops.routed.bilevel_routing import chunked
 from tests.timm_suite import smallest_variants
@@ -24,7 +23,8 @@ def nodes_below(root: Any) -> Counter:
     while rest:
         for node, _ in rest.pop().next_functions:
             if node is not None:
-                rest += [] if node in edges else [node]
+                if node not in edges:
+                    rest.append(node)
                 edges[node] += 1
     return edges
 
@@ -41,9 +41,10 @@ def gradients(output: Tensor) -> list[tuple[Tensor, Tensor]]:
         node = ready.pop()
         given = pending[node]
         if hasattr(node, 'variable'):
-            found.append((node.variable, given[0]))
+            found += [(node.variable, grad) for grad in given.values()]
             continue
-        wanted = [given.get(i, zeros_like(meta)) for i, meta in enumerate(node._input_metadata)]
+        zeros = (torch.zeros(tuple(m.shape), dtype=m.dtype, device=m.device) for m in node._input_metadata)
+        wanted = [given.get(slot, zero) for slot, zero in enumerate(zeros)]
         results = (node if callable(node) else node.apply)(*wanted) if given else None
         results = results if isinstance(results, tuple) else (results,) * len(node.next_functions)
         for (following, slot), result in zip(node.next_functions, results):
@@ -58,10 +59,6 @@ def gradients(output: Tensor) -> list[tuple[Tensor, Tensor]]:
             if edges[following] == 0:
                 ready.append(following)
     return found
-
-
-def zeros_like(meta: Any) -> Tensor:
-    return torch.zeros(tuple(meta.shape), dtype=meta.dtype, device=meta.device)
 
 
 def call_on_cuda(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> list[str]:
