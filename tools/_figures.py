@@ -11,11 +11,11 @@ def print_rows(rows: Sequence[Row]) -> None:
     first = rows[0]
     form = ', '.join(filter(None, (first.mode, first.dtype, f'on {first.device}', 'compiled' * first.compiled)))
     print(f'\n{first.case}, {form}')
-    time = f'time / {first.baseline}'
+    time = f'time / {short(first.baseline)}'
     columns = ('candidate', 'ms', 'quartiles', 'per second', time, 'quartiles', 'peak MiB', 'time / floor')
     lines = [
         (
-            row.candidate if row.baseline == first.baseline else f'{row.candidate} / {row.baseline}',
+            short(row.candidate) if row.baseline == first.baseline else f'{row.candidate} / {row.baseline}',
             digits(row.seconds, 1e3),
             f'{digits(row.seconds_low, 1e3)} - {digits(row.seconds_high, 1e3)}',
             digits(row.per_second or None),
@@ -32,6 +32,12 @@ def print_rows(rows: Sequence[Row]) -> None:
     for row in rows:
         if row.note:
             print(f'{row.candidate} cannot: {row.note}')
+
+
+def short(candidate: str) -> str:
+    """A candidate's name; of the authors' code without where it lies and how it is made."""
+    name = candidate.partition('(')[0].rpartition(':')[2]
+    return f"authors' {name}" if candidate.startswith('authors:') else candidate
 
 
 def print_targets(records: Sequence[Record]) -> None:

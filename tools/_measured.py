@@ -36,15 +36,30 @@ def suites() -> list[str]:
 
 
 def speed() -> Table:
-    """Each model of the suite: its time relative to Swin-T, and the authors' code's."""
-    ratios = {(row['candidate'], row['mode']): float(row['ratio']) for row in records('models') if row['ratio']}
+    """Each model of the suite: its time relative to Swin-T, and how many times as fast as the authors' code it is."""
+    beside_swin, beside_authors = (
+        {(row['candidate'], row['mode']): float(row['ratio']) for row in records(name) if row['ratio']}
+        for name in ('models', 'authors')
+    )
     rows = []
-    for name, authors in AUTHORS.items():
-        forward, training = (ratios[name, mode] for mode in MODES)
-        faster = (f'{theirs / ours:.2f}' for theirs, ours in zip(authors, (forward, training)))
-        rows.append([f'`{name}`', f'{forward:.2f}', f'{training:.2f}', *(f'{ratio:.2f}' for ratio in authors), *faster])
-    columns = ('model', 'inference', 'training', "authors' inference", 'training', 'times as fast', 'training')
-    return columns, rows
+    for name in AUTHORS:
+        cells = [f'{beside_swin[name, mode]:.2f}' for mode in MODES]
+        rows.append([f'`{name}`', *cells, *(f'{1 / beside_authors[name, mode]:.2f}' for mode in MODES)])
+    return ('model', 'inference', 'training', "times the authors' speed", 'training'), rows
+
+
+def mixers() -> Table:
+    """Milliseconds of the authors' mixers and of ours, and how many times as fast that makes ours, in both modes."""
+    timed = {(row['case'], row['mode'], row['candidate']): row for row in records('authors') if row['seconds']}
+    rows: dict[str, list[str]] = {}
+    for (case, mode, candidate), row in timed.items():
+        if (theirs := timed.get((case, mode, row['baseline']))) is not row and theirs and ' x ' in case:
+            milliseconds = (digits(float(one['seconds']), 1e3) for one in (theirs, row))
+            size, _, _ = case.partition(': ')
+            cells = rows.setdefault(case, [size, f'`{candidate}`'])
+            cells += [*milliseconds, f'{1 / float(row["ratio"]):.2f}']
+    columns = ("authors', ms", 'ours', 'times as fast')
+    return ('map', 'mixer', *columns, *(f'training: {columns[0]}', *columns[1:])), rows.values()
 
 
 def missed() -> Table:
@@ -55,12 +70,13 @@ def missed() -> Table:
             column, _, bound = target.partition(' ')
             if column not in row['missed'].split('; '):
                 continue
-            pair = AUTHORS.get(row['candidate'])
-            authors = None if pair is None else f'{pair[row["mode"] != FORWARD]:.2f}'
+            theirs = '1' if row['suite'] == 'authors' else None
+            if row['suite'] == 'models':
+                theirs = f'{AUTHORS[row["candidate"]][row["mode"] != FORWARD]:.2f}'
             figure = ', '.join(filter(None, (f'`{row["candidate"]}`', row['mode'])))
             measured, floor = (f'{float(row[name]):.3f}' if row[name] else None for name in (column, 'floor_ratio'))
-            rows.append([figure, measured, bound, authors, floor])
-    return ('figure', 'measured', 'target', "authors'", 'time / floor'), rows
+            rows.append([row['suite'], figure, measured, bound, theirs, floor])
+    return ('suite', 'figure', 'measured', 'target', "authors'", 'time / floor'), rows
 
 
 def reached() -> Table:
@@ -120,6 +136,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     'reached': reached,
     'sizes': sizes,
     'peers': peers,
+    'mixers': mixers,
     'bfloat16': partial(ratios, 'bfloat16'),
     'compiled': partial(ratios, 'compiled'),
 }

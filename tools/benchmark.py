@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zoo.benchmark.timing import Rounds
     from zoo.benchmark.work import Setting
 
-SUITES = ('na', 'models', 'timm', 'routing', 'hilo', 'agent', 'startup', 'growth', 'choice', 'gpu')
+SUITES = ('na', 'models', 'authors', 'timm', 'routing', 'hilo', 'agent', 'startup', 'growth', 'choice', 'gpu')
 DTYPES = ('float32', 'bfloat16', 'float16')
 MODES = ('forward', 'forward+backward')
 NAT_MAPS = ('56x56x2', '28x28x4', '14x14x8', '7x7x16')  # of NAT's four stages at 224 pixels
@@ -142,7 +142,7 @@ def summed_up(args: argparse.Namespace, records: 'Sequence[Record]', setting: 'S
 
     if args.suite == 'choice':
         return choice.share_of_right(records)
-    if args.suite == 'models':
+    if args.suite == 'authors':
         return run.faster_than_authors(records, setting)
     return run.growth(records, args.suite or args.kind, suites.GROWTH_BOUND if args.suite == 'growth' else None)
 

@@ -308,7 +308,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'parts': parts_table,
     **{
         name: functools.partial(measured_table, name)
-        for name in ('speed', 'missed', 'reached', 'sizes', 'peers', 'bfloat16', 'compiled')
+        for name in ('speed', 'missed', 'reached', 'sizes', 'peers', 'mixers', 'bfloat16', 'compiled')
     },
 }
 

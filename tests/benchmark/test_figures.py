@@ -8,6 +8,7 @@ from zoo.benchmark.choice import SUITE, share_of_right
 from zoo.benchmark.floor import Rates, floor_seconds, machine_rates, moved_bytes
 from zoo.benchmark.growth import exponent
 from zoo.benchmark.machine import origin
+from zoo.benchmark.names import parse
 from zoo.benchmark.rows import COLUMNS, Row, Table, Target, read_records, record_of
 from zoo.benchmark.run import cases_of, faster_than_authors, growth
 from zoo.benchmark.work import FORWARD, MODES, TRAINING, Setting
@@ -112,13 +113,22 @@ def test_growth_of_each_candidate():
 
 def test_speed_up_over_the_authors_needs_every_model():
     records = [
-        recorded(suite='models', candidate=name, mode=mode, ratio=time / 1.5)
-        for name, times in suites.AUTHORS.items()
-        for mode, time in zip(MODES, times)
+        recorded(suite='authors', candidate=name, mode=mode, ratio=ratio)
+        for name in suites.AUTHORS
+        for mode, ratio in zip(MODES, (0.25, 1))
     ]
     (row,) = faster_than_authors(records, Setting())
-    assert (row.value, row.missed) == (pytest.approx(1.5, rel=1e-4), '-')
+    assert (row.value, row.missed) == (pytest.approx(2), '-')
     assert faster_than_authors(records[1:], Setting()) == []
+
+
+def test_every_model_is_compared_with_the_authors_or_timms():
+    comparisons = [comparison for comparison in suites.SUITES['authors'] if isinstance(comparison.size, int)]
+    assert [comparison.candidates[1] for comparison in comparisons] == list(suites.AUTHORS)
+    for comparison in comparisons:
+        theirs, _ = parse(comparison.candidates[0])
+        kind, _, rest = theirs.partition(':')
+        assert (kind, rest.count(':')) in (('authors', 2), ('timm', 0))
 
 
 def test_a_choice_is_right_when_nothing_is_much_faster():

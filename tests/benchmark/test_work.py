@@ -1,12 +1,9 @@
 """Candidates by their names, and what they cost."""
 
-import sys
-
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-import ops
 from ops._backends import Backend
 from zoo.benchmark.case import Case, measure
 from zoo.benchmark.choice import choice, choices
@@ -78,8 +75,6 @@ def test_operators_know_their_multiply_adds(candidate, macs):
         ('softmax', "no operator 'softmax'"),
         ('na2d(kernel=3)', 'no option kernel'),
         ('na(kernel=3)', 'no option kernel'),
-        ('authors:nowhere:a:b', 'no folder'),
-        ('authors:a', 'FOLDER:MODULE:NAME'),
     ],
 )
 def test_unknown_operators_are_refused(candidate, message):
@@ -125,28 +120,6 @@ def test_mask_of_flex_is_the_neighborhood():
     heads = [x.flatten(1, 2).transpose(1, 2) for x in (q, k, v)]
     x = scaled_dot_product_attention(*heads, seen).transpose(1, 2).reshape(q.shape)
     torch.testing.assert_close(x, gather(kernel_size=3, dilation=2)(q, k, v))
-
-
-def test_modules_of_a_checkout_are_called_as_ours(tmp_path):
-    package = tmp_path / 'ops'
-    package.mkdir()
-    (package / '__init__.py').write_text('')
-    (package / 'mixer.py').write_text(
-        'from torch import nn\n'
-        'import ops.base\n'
-        'class Mixer(nn.Linear):\n'
-        '    def __init__(self, dim, num_heads, bias):\n'
-        '        super().__init__(dim, dim, bias=bias)\n'
-    )
-    (package / 'base.py').write_text('')
-    path = list(sys.path)
-    work = operator_work(f'authors:{tmp_path}:ops.mixer:Mixer(bias=False)', SMALL, 1, Setting())
-    assert work.infer().shape == (1, 6, 5, 8)
-    assert sys.modules['ops'] is ops
-    assert 'ops.mixer' not in sys.modules
-    assert sys.path == path
-    with pytest.raises(ValueError, match="'ops.mixer' has no attribute"):
-        operator_work(f'authors:{tmp_path}:ops.mixer:Mixture', SMALL, 1, Setting())
 
 
 def test_models_of_timm_and_ours():

@@ -87,6 +87,16 @@ def test_nothing_measured_is_shown_as_such(capsys):
     assert 'c cannot: no' in capsys.readouterr().out
 
 
+def test_the_authors_code_is_shown_by_its_name(capsys):
+    from tools._figures import print_rows
+
+    theirs = 'authors:NAT/classification:nat:nat_mini(kernel_size=(7, 7))'
+    print_rows([Row('a', 'b', name, theirs, seconds=1.0, ratio=0.5) for name in (theirs, 'nat_mini')])
+    shown = capsys.readouterr().out
+    assert "time / authors' nat_mini" in shown
+    assert 'classification' not in shown
+
+
 @pytest.mark.parametrize(
     ('argv', 'message'),
     [

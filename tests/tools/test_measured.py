@@ -30,15 +30,31 @@ def filled(table):
 
 
 def judged(ratio, bound, **values):
-    row = Row('models', 'a', ratio=ratio, seconds=1.0, **values)
+    row = Row(**{'suite': 'models', 'case': 'a', 'ratio': ratio, 'seconds': 1.0, **values})
     row.judge([Target('ratio', bound)])
     return row
 
 
 def test_speed_is_beside_the_authors(write):
-    write('models', *(Row('models', name, name, mode=mode, ratio=0.5) for name in AUTHORS for mode in MODES))
-    first = filled('speed')[0]
-    assert first == ['`nat_mini`', '0.50', '0.50', '1.40', '2.41', '2.80', '4.82']
+    for suite, ratio in (('models', 0.5), ('authors', 0.25)):
+        write(suite, *(Row(suite, name, name, mode=mode, ratio=ratio) for name in AUTHORS for mode in MODES))
+    assert filled('speed')[0] == ['`nat_mini`', '0.50', '0.50', '4.00', '4.00']
+
+
+def test_mixers_are_beside_the_authors(write):
+    case, theirs = '7x7, 1 heads x 32, batch 8: na', 'authors:natten:NA'
+    write(
+        'authors',
+        Row('authors', '224 pixels, batch 4: a', 'a', 'authors:a', mode=FORWARD, seconds=1.0, ratio=0.5),
+        *(
+            Row('authors', case, name, theirs, mode=mode, seconds=seconds, ratio=seconds / 0.2)
+            for mode in MODES
+            for name, seconds in ((theirs, 0.2), ('na', 0.1))
+        ),
+    )
+    columns, rows = _measured.TABLES['mixers']()
+    assert list(rows) == [['7x7, 1 heads x 32, batch 8', '`na`', *('200', '100', '2.00') * 2]]
+    assert len(columns) == 8
 
 
 def test_targets_reached_and_missed(write):
@@ -52,14 +68,17 @@ def test_targets_reached_and_missed(write):
         judged(1.25, 1.0, candidate='nat_mini', mode=TRAINING, floor_ratio=3.0),
         Row('models', 'a', 'sdpa', mode=TRAINING, seconds=1.0),
     )
+    write('authors', judged(1.25, 1.0, suite='authors', candidate='nat_mini', mode=FORWARD))
     assert filled('missed') == [
-        ['`nat_mini`, forward+backward', '1.250', '<= 1', '2.41', '3.000'],
-        ['`na2d`', '0.900', '>= 0.95', None, None],
+        ['models', '`nat_mini`, forward+backward', '1.250', '<= 1', '2.41', '3.000'],
+        ['authors', '`nat_mini`, forward', '1.250', '<= 1', '1', None],
+        ['choice', '`na2d`', '0.900', '>= 0.95', None, None],
     ]
     options = '`--seconds 8 --rounds 3 9`'
     assert filled('reached') == [
         ['[na](na.csv)', options, '1 of 1'],
         ['[models](models.csv)', options, '1 of 2'],
+        ['[authors](authors.csv)', options, '0 of 1'],
         ['[choice](choice.csv)', options, '0 of 1'],
     ]
 

@@ -6,7 +6,8 @@ import timm
 import torch
 
 import zoo  # noqa: F401  (registers every model)
-from zoo.benchmark.names import AUTHORS, import_authors, parse
+from zoo.benchmark.checkouts import AUTHORS, import_authors
+from zoo.benchmark.names import parse
 from zoo.benchmark.operators import counted_macs, learned_by
 from zoo.benchmark.work import FORWARD, Setting, Work
 from zoo.inference import resize_input

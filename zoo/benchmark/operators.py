@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ops.registry import NCHW, OPS
-from zoo.benchmark.names import AUTHORS, import_authors, parse
+from zoo.benchmark.checkouts import AUTHORS, import_authors
+from zoo.benchmark.names import parse
 from zoo.benchmark.peers import KERNELS, PEERS
 from zoo.benchmark.work import Setting, Work
 from zoo.profile import count_macs
@@ -51,8 +52,8 @@ def operator_work(candidate: str, size: Map, batch: int, setting: Setting) -> Wo
     """The work of a candidate over `batch` maps.
 
     Args:
-        candidate: a name of `PEERS` or of `ops.registry.OPS`, or `authors:...` for a class that is made and called
-            as those of `OPS` are; with options in parentheses.
+        candidate: a name of `PEERS` or of `ops.registry.OPS`, or `authors:...` for a class that is made as those of
+            `OPS` are, on (B, H, W, C), or on (B, H * W, C), H and W; with options in parentheses.
         size: of the maps.
         batch: maps.
         setting: where and how.
@@ -96,6 +97,8 @@ def module_work(name: str, options: dict[str, Any], size: Map, batch: int, setti
     layout = 'NHWC'
     if name.startswith(AUTHORS):
         module = import_authors(name)(size.dim, num_heads=size.heads, **options).to(**setting.where)
+        if list(inspect.signature(module.forward).parameters) == ['x', 'H', 'W']:
+            module = OfMaps(module)
     else:
         op = OPS[name]
         layout = op.layout
@@ -108,6 +111,18 @@ def module_work(name: str, options: dict[str, Any], size: Map, batch: int, setti
     shape.insert(0 if layout == NCHW else 2, size.dim)
     x = torch.randn(batch, *shape, **setting.where, requires_grad=True)
     return Work(module, [x], [x, *learned_by(module)], counted_macs(module, shape, batch))
+
+
+class OfMaps(nn.Module):
+    """A module on sequences (B, H * W, C), which is told H and W, on maps (B, H, W, C)."""
+
+    def __init__(self, mixer: nn.Module) -> None:
+        super().__init__()
+        self.mixer = mixer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        return self.mixer(x.flatten(1, 2), *x.shape[1:3]).view(x.shape)
 
 
 def learned_by(module: nn.Module) -> list[Tensor]:

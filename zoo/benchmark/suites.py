@@ -99,7 +99,7 @@ AUTHORS: dict[str, Pair] = {
     'zoo_maxvit_tiny_tf_224': (1.79, 2.23),
     'cswin_tiny_224': (1.14, 1.14),
 }
-"""Time of the authors' code relative to `SWIN`, measured once; that of MaxViT is timm's."""
+"""Time of the authors' code relative to `SWIN` on another machine, which `MODELS` is made from; of MaxViT timm's."""
 
 MODELS: dict[str, Pair] = {
     'nat_mini': (0.85, 1.0),
@@ -120,7 +120,7 @@ MODELS: dict[str, Pair] = {
 }
 """Time relative to `SWIN` that is to be reached."""
 FASTER_THAN_AUTHORS = 1.4
-"""Geometric mean over `AUTHORS` of their time over ours, to be reached."""
+"""Geometric mean over `AUTHORS` and both modes of their time over ours beside it, to be reached."""
 
 TIMM_OWN = {
     'zoo_focalnet_tiny_srf': 'timm:focalnet_tiny_srf',
@@ -134,6 +134,56 @@ def model(name: str) -> Comparison:
     """A model beside `SWIN`, and beside timm's own where there is one."""
     own = (TIMM_OWN[name],) if name in TIMM_OWN else ()
     return Comparison(224, 4, (SWIN, name, *own), (Goal(name, MODELS[name]),), title=name)
+
+
+DROP_PATH = 'drop_path_rate=0.2'
+AGENTS = 'agent_num=(9, 16, 49, 49)'
+NAT, AGENT = 'Neighborhood-Attention-Transformer/classification', 'Agent-Attention/agent_transformer:models'
+CHECKOUTS: dict[str, str] = {
+    'nat_mini': f'{NAT}:nat:nat_mini',
+    'nat_tiny': f'{NAT}:nat:nat_tiny',
+    'dinat_tiny': f'{NAT}:dinat:dinat_tiny',
+    'biformer_tiny': 'BiFormer:models.biformer:biformer_tiny(drop_path_rate=0.1)',
+    'biformer_small': 'BiFormer:models.biformer:biformer_small(drop_path_rate=0.15)',
+    'biformer_stl': 'BiFormer:models.biformer_stl:biformer_stl(drop_path_rate=0.1)',
+    'litv2_s': f'LITv2/classification:models.litv2:LITv2(alpha=0.9, local_ws=(0, 0, 2, 1), {DROP_PATH})',
+    'agent_deit_tiny_patch16_224': f'{AGENT}.agent_deit:VisionTransformer(embed_dim=192, num_heads=3, '
+    'agent_num=(49, 49, 49, 49))',
+    'agent_pvt_tiny_224': f"{AGENT}.agent_pvt:agent_pvt_tiny({AGENTS}, attn_type='AAAA', agent_sr_ratios='1111', "
+    'drop_path_rate=0.1)',
+    'agent_swin_tiny_224': f"{AGENT}.agent_swin:AgentSwinTransformer({AGENTS}, attn_type='AAAB', window_size=56, "
+    f'{DROP_PATH})',
+    'agent_cswin_tiny_224': f"{AGENT}.agent_cswin:Agent_CSWin_64_24181_tiny_224({AGENTS}, attn_type='AABB', "
+    f"la_split_size='56-28-14-7', {DROP_PATH})",
+    'zoo_focalnet_tiny_srf': f'FocalNet/classification:focalnet:focalnet_tiny_srf({DROP_PATH})',
+    'zoo_focalnet_tiny_lrf': f'FocalNet/classification:focalnet:focalnet_tiny_lrf(focal_levels=(3, 3, 3, 3), '
+    f'{DROP_PATH})',
+    'cswin_tiny_224': f'CSWin-Transformer:models.cswin:CSWin_64_12211_tiny_224({DROP_PATH})',
+}
+"""The authors' code of a model, in checkouts that lie in the current folder."""
+
+
+def beside_authors(name: str) -> Comparison:
+    """A model beside the authors', or timm's where the authors' is not PyTorch."""
+    theirs = f'authors:{CHECKOUTS[name]}' if name in CHECKOUTS else f'{TIMM_OWN[name]}({DROP_PATH})'
+    bound = 0.85 if name.startswith(('agent', 'litv2')) else 1
+    return Comparison(224, 4, (theirs, name), (Goal(name, (bound, bound)),), title=name)
+
+
+def mixer_beside_authors(size: str, ours: str, theirs: str) -> Comparison:
+    """A mixer with its projections beside the authors'."""
+    return Comparison(size, 8, (f'authors:{theirs}', ours), (Goal(ours, (1, 1)),), title=ours)
+
+
+NATTEN_MODULE = 'natten-0.14.6/src:natten:NeighborhoodAttention2D(kernel_size=7)'
+MIXERS = (
+    *((size, 'na(kernel_size=7)', NATTEN_MODULE) for size in NEIGHBORHOODS),
+    ('56x56x2', 'bra(topk=1)', 'BiFormer:ops.bra_legacy:BiLevelRoutingAttention(topk=1)'),
+    ('28x28x4', 'bra(topk=4)', 'BiFormer:ops.bra_legacy:BiLevelRoutingAttention(topk=4)'),
+    ('28x28x6', 'hilo(alpha=0.9)', 'LITv2:hilo:HiLo(alpha=0.9, qkv_bias=True)'),
+    ('56x56x3', 'agent(agent_num=49)', f'{AGENT}.agent_pvt:AgentAttention(num_patches=3136, qkv_bias=True)'),
+)
+"""Map, mixer, and the authors' in a checkout."""
 
 
 def routing(size: str, topk: int, bounds: Pair) -> Comparison:
@@ -170,6 +220,10 @@ def gathered(size: str, topk: int) -> Comparison:
 SUITES: dict[str, list[Comparison]] = {
     'na': [neighborhood(size, batch) for size in NEIGHBORHOODS for batch in (1, 8)],
     'models': [model(name) for name in MODELS],
+    'authors': [
+        *(beside_authors(name) for name in AUTHORS),
+        *(mixer_beside_authors(*mixer) for mixer in MIXERS),
+    ],
     'timm': [Comparison(224, 4, (SWIN, 'timm:convnext_tiny', 'timm:davit_tiny', *TIMM_OWN.values()))],
     'routing': [routing('56x56x2', 1, (0.15, 0.35)), routing('28x28x4', 4, (0.9, 1.5))],
     'hilo': [mixer('28x28x6', 'hilo(alpha=0.9)', (0.5, 0.6))],
