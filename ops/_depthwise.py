@@ -1,7 +1,8 @@
-"""Depthwise convolutions, with a faster gradient of wide kernels in float32 on CPU.
+"""Depthwise convolutions, with faster gradients on CPU.
 
 oneDNN finds the gradient of a kernel of up to three columns in about the time of the convolution. For wider ones torch
-takes 5 to 20 times as long, so theirs is put together from slices of columns.
+takes 5 to 20 times as long, so theirs is put together from slices of columns. The gradient of the input of a strided
+convolution takes 8 to 200 times as long in bfloat16 as in float32, so it is found in float32.
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._eager import needs_grad
-from ops._onednn import Sliding, takes
+from ops._onednn import Sliding, fused_dtype, takes
 
 COLUMNS = 3
 """Columns of a kernel that oneDNN has a fast gradient for."""
@@ -31,35 +32,52 @@ def kernel_gradient(x: Tensor, grad: Tensor, size: tuple[int, int]) -> Tensor:
         columns, left = min(COLUMNS, width - start), width // 2 - start
         shifted = F.pad(x, (left, columns - 1 - left))
         kernel = x.new_empty(channels, 1, height, columns)
-        slices.append(gradients(grad, shifted, kernel, (height // 2, 0), (False, True))[1])
+        sliding = Sliding(padding=(height // 2, 0), groups=channels)
+        slices.append(gradients(grad, shifted, kernel, sliding, (False, True))[1])
     return torch.cat(slices, dim=3)
 
 
+def input_gradient(grad: Tensor, x: Tensor, weight: Tensor, sliding: Sliding) -> Tensor:
+    """(B, D, H', W') -> (B, C, H, W)."""
+    if x.dtype is torch.bfloat16 and is_strided(sliding):
+        found, _ = gradients(grad.float(), x.float(), weight.float(), sliding, (True, False))
+        return found.to(x.dtype)
+    return gradients(grad, x, weight, sliding, (True, False))[0]
+
+
 def gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int], which: tuple[bool, bool]
+    grad: Tensor, x: Tensor, weight: Tensor, sliding: Sliding, which: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor]:
-    """Those of the input and of the kernel of a depthwise convolution, `which` are asked for."""
+    """Those of the input and of the kernel of a convolution, `which` are asked for."""
+    stride, padding, dilation, groups = sliding
     return torch.ops.aten.convolution_backward(
-        grad, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], x.shape[1], (*which, False)
+        grad, x, weight, None, stride, padding, dilation, False, [0, 0], groups, (*which, False)
     )[:2]
 
 
-class WideKernel(torch.autograd.Function):
-    """A depthwise convolution of an odd kernel, padded to keep the size of the map."""
+class DepthwiseProduct(torch.autograd.Function):
+    """`F.conv2d` of one kernel for each channel."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, sliding: Sliding) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, padding=half(weight), groups=weight.shape[0])
+        ctx.sliding = sliding
+        return F.conv2d(x, weight, bias, *sliding)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        for_x, for_weight, for_bias = ctx.needs_input_grad
+        for_x, for_weight, for_bias, _ = ctx.needs_input_grad
+        of_weight = None
+        if for_weight and is_wide(x, weight, ctx.sliding):
+            of_weight = kernel_gradient(x, grad, weight.shape[2:])
+        elif for_weight:
+            of_weight = gradients(grad, x, weight, ctx.sliding, (False, True))[1]
         return (
-            gradients(grad, x, weight, half(weight), (True, False))[0] if for_x else None,
-            kernel_gradient(x, grad, weight.shape[2:]) if for_weight else None,
+            input_gradient(grad, x, weight, ctx.sliding) if for_x else None,
+            of_weight,
             grad.sum((0, 2, 3)) if for_bias else None,
+            None,
         )
 
 
@@ -68,15 +86,16 @@ def half(weight: Tensor) -> tuple[int, int]:
     return weight.shape[2] // 2, weight.shape[3] // 2
 
 
-def is_wide(x: Tensor, weight: Tensor, bias: Tensor | None, sliding: Sliding) -> bool:
-    """Whether a convolution is one of `WideKernel` and gains by it."""
+def is_strided(sliding: Sliding) -> bool:
+    """Whether the kernel leaves out positions."""
+    return tuple(sliding.stride) != (1, 1)
+
+
+def is_wide(x: Tensor, weight: Tensor, sliding: Sliding) -> bool:
+    """Whether the gradient of the kernel gains by slices: odd sides, and the map keeps its size."""
     return (
-        takes(x, weight, bias)
-        and weight.shape[3] > COLUMNS
-        and needs_grad(weight)
-        and x.ndim == 4
+        weight.shape[3] > COLUMNS
         and x.numel() >= LEAST_NUMBERS
-        and x.shape[1] == weight.shape[0] == sliding.groups
         and x.shape[3] >= weight.shape[3]
         and weight.shape[2] % 2 == weight.shape[3] % 2 == 1
         and tuple(sliding.padding) == half(weight)
@@ -84,10 +103,23 @@ def is_wide(x: Tensor, weight: Tensor, bias: Tensor | None, sliding: Sliding) ->
     )
 
 
+def gains(x: Tensor, weight: Tensor, bias: Tensor | None, sliding: Sliding) -> bool:
+    """Whether a convolution is one of `DepthwiseProduct` and faster there."""
+    return (
+        takes(x, weight, bias, fused_dtype(x))
+        and x.ndim == 4
+        and x.shape[1] == weight.shape[0] == sliding.groups
+        and (
+            (needs_grad(weight) and is_wide(x, weight, sliding))
+            or (needs_grad(x) and is_strided(sliding) and x.dtype is torch.bfloat16)
+        )
+    )
+
+
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, sliding: Sliding) -> Tensor:
-    """`F.conv2d`, with the faster gradient where there is one."""
-    if is_wide(x, weight, bias, sliding):
-        return WideKernel.apply(x, weight, bias)
+    """`F.conv2d`, with the faster gradients where there are any."""
+    if gains(x, weight, bias, sliding):
+        return DepthwiseProduct.apply(x, weight, bias, sliding)
     return F.conv2d(x, weight, bias, *sliding)
 
 

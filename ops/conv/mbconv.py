@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._conv import conv2d_act
+from ops._depthwise import conv2d
 from ops._layout import known_zero, missing
 from ops._onednn import Sliding
 from ops.gate.se import SqueezeExcitation
@@ -46,7 +47,7 @@ class SameConv2d(nn.Conv2d):
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x, weight, padding = self.same(x, weight)
-        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+        return conv2d(x, weight, bias, Sliding(self.stride, padding, self.dilation, self.groups))
 
 
 class SameAvgPool2d(nn.Module):

@@ -1,4 +1,4 @@
-"""Depthwise convolutions whose kernels' gradients are put together from slices, against `F.conv2d`."""
+"""Depthwise convolutions whose gradients are put together otherwise than torch's, against `F.conv2d`."""
 
 import copy
 import itertools
@@ -34,21 +34,60 @@ def sliced(monkeypatch):
     return sizes
 
 
+needs_bfloat16 = pytest.mark.skipif(not _onednn.HAS_BFLOAT16, reason='oneDNN has no bfloat16 on this CPU')
+TYPES = [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)]
+
+
+def exact(*tensors):
+    """In float64, as leaves of their own."""
+    return [t.detach().double().requires_grad_() for t in tensors]
+
+
 def gradients(out, leaves):
     return torch.autograd.grad(out.square().sum(), leaves)
 
 
+@pytest.mark.parametrize('dtype', TYPES)
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize('bias', [True, False])
 @pytest.mark.parametrize('kernel_size', [5, 7, 9, 11])
-def test_gradients(sliced, kernel_size, bias, memory_format):
-    layer = DepthwiseConv2d(6, kernel_size, bias=bias)
-    x = torch.randn(3, 6, 13, 11).contiguous(memory_format=memory_format).requires_grad_()
+def test_gradients(sliced, kernel_size, bias, memory_format, dtype):
+    layer = DepthwiseConv2d(6, kernel_size, bias=bias, dtype=dtype)
+    x = torch.randn(3, 6, 13, 11, dtype=dtype).contiguous(memory_format=memory_format).requires_grad_()
     leaves = [x, *layer.parameters()]
-    expected = F.conv2d(x, layer.weight, layer.bias, padding=kernel_size // 2, groups=6)
-    for actual, wanted in zip(gradients(layer(x), leaves), gradients(expected, leaves)):
-        assert_near(actual, wanted)
+    same = exact(*leaves)
+    out, expected = layer(x), F.conv2d(*same, padding=kernel_size // 2, groups=6)
+    grad = torch.randn_like(out)
+    found = torch.autograd.grad(out, leaves, grad)
+    for actual, wanted in zip(found, torch.autograd.grad(expected, same, grad.double())):
+        assert actual.dtype is dtype
+        assert_near(actual, wanted, dtype)
     assert sliced == [(kernel_size, kernel_size)]
+
+
+@needs_bfloat16
+@pytest.mark.parametrize('kernel_size', [3, 5])
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('stride', [(2, 2), (1, 3)])
+def test_inputs_of_strided_kernels_have_gradients_by_way_of_float32(monkeypatch, stride, memory_format, kernel_size):
+    dtypes, computed = [], _depthwise.gradients
+
+    def noted(grad, *others):
+        dtypes.append(grad.dtype)
+        return computed(grad, *others)
+
+    monkeypatch.setattr(_depthwise, 'gradients', noted)
+    x, weight = torch.randn(2, 5, 10, 9).bfloat16(), torch.randn(5, 1, kernel_size, kernel_size).bfloat16()
+    leaves = [x.contiguous(memory_format=memory_format).requires_grad_(), weight.requires_grad_()]
+    sliding = Sliding(stride, (1, 2), (1, 1), 5)
+    same = exact(*leaves)
+    out, expected = conv2d(*leaves, None, sliding), F.conv2d(*same, None, *sliding)
+    grad = torch.randn_like(out)
+    found = torch.autograd.grad(out, leaves, grad)
+    for actual, wanted in zip(found, torch.autograd.grad(expected, same, grad.double())):
+        assert actual.dtype is torch.bfloat16
+        assert_near(actual, wanted, torch.bfloat16)
+    assert sorted(map(str, dtypes)) == ['torch.bfloat16', 'torch.float32']
 
 
 @pytest.mark.parametrize('kernel_size', [0, 4, -1])
