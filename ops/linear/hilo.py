@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops._attention import attention
 from ops._layout import crop, from_windows, pad_to_multiple, to_windows
 from ops._linear import Linear
 
@@ -103,7 +104,7 @@ class HiLoAttention(nn.Module):
         (q,) = to_heads(self.l_q(x).flatten(1, 2), 1, self.lo_heads)
         k, v = to_heads(self.l_kv(means).flatten(1, 2), 2, self.lo_heads)
         dropout_p = self.attn_drop if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=self.scale)
+        out = attention(q, k, v, dropout_p, self.scale)
         return self.l_proj(out.transpose(1, 2).flatten(2).unflatten(1, x.shape[1:3]))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops._attention import attention
 from ops._linear import Linear
 
 
@@ -83,7 +84,7 @@ class SpatialReductionAttention(nn.Module):
         heads = (self.num_heads, -1)
         q, k, v = (tokens.unflatten(2, heads).transpose(1, 2) for tokens in (q, k, v))
         dropout_p = self.attn_drop if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=self.scale)
+        x = attention(q, k, v, dropout_p, self.scale)
         return x.transpose(1, 2).flatten(2)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops._attention import attention
 from ops._layout import crop, from_windows, known_zero, missing, to_windows
 from ops._linear import Linear
 
@@ -102,7 +103,7 @@ class StripeAttention(nn.Module):
         q, k, values = (to_stripes(t, stripe) for t in (q, k, v))
         q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, values))
         dropout_p = self.attn_drop if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=self.scale)
+        x = attention(q, k, v, dropout_p, self.scale)
         x = x.transpose(1, 2).flatten(2) + self.dwc(values.mT.unflatten(-1, stripe)).flatten(2).mT
         return from_stripes(x, stripe, (H, W))
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from ops._attention import attention
 from ops._depthwise import DepthwiseConv2d
 from ops._linear import Linear
 
@@ -61,7 +61,7 @@ class _DenseLePEAttention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, N, H * W, D) x 3 -> (B, N, H * W, D)."""
         dropout_p = self.attn_drop if self.training else 0.0
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=self.scale)
+        return attention(q, k, v, dropout_p, self.scale)
 
     def extra_repr(self) -> str:
         return f'num_heads={self.num_heads}'

@@ -6,8 +6,8 @@ C channels.
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from ops._attention import attention
 from ops._backends import Backend, choose
 from ops.routed.bilevel_routing import chunked, masked, reference
 
@@ -27,7 +27,7 @@ def find_routes(query: Tensor, key: Tensor, topk: int, scale: float = 1.0) -> tu
 def attend_everywhere(query: Tensor, key: Tensor, value: Tensor, scale: float, dropout_p: float) -> Tensor:
     """(B, R, L, N, D), (B, S, M, N, D), (B, S, M, N, E) -> (B, R, L, N, E), over all regions."""
     q, k, v = (x.flatten(1, 2).transpose(1, 2) for x in (query, key, value))
-    x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=scale)
+    x = attention(q, k, v, dropout_p, scale)
     return x.transpose(1, 2).reshape(*query.shape[:4], value.shape[4])
 
 
