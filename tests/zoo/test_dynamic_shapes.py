@@ -4,9 +4,8 @@ The networks keep two stages of one block, as a graph grows with every block and
 image is not a square: torch takes equal sides for one number. Batch and sizes are such that convolutions inside windows
 see less than 16 of them: at 16 torch takes another kernel, and another graph.
 
-Other graphs belong to what the ops choose by size: routed attention masks small maps (`MAX_SCORES`), biformer_stl_nchw
-pools regions, and torch's pooling takes no window of unknown size, neighborhood attention treats an axis that is one
-tile of the first image as others but needs a second graph for the rest.
+Other graphs belong to what the ops choose by size: routed attention masks small maps (`MAX_SCORES`), and neighborhood
+attention treats an axis that is one tile of the first image as others but needs a second graph for the rest.
 """
 
 import pytest
@@ -22,6 +21,7 @@ SHALLOW = {
     'agent_pvt_tiny_224': SIZED,
     'agent_swin_tiny_224': dict(depths=(1, 2), attn_type='AB'),
     'biformer_stl': dict(depths=(1, 1), reductions=(4, 8), topks=(1, None)),
+    'biformer_stl_nchw': dict(depths=(1, 1), reductions=(4, 8), topks=(1, None)),
     'biformer_tiny': dict(depths=(1, 1), reductions=(4, 8), topks=(1, None)),
     'cswin_tiny_224': dict(depths=(1, 1), reductions=(4, 8), split_sizes=(7, None)),
     'eca_mobilenetv2': {},

@@ -33,6 +33,12 @@ def round_up(sides: Sides, multiple: Sides) -> Sides:
     return sides[0] + missing(sides[0], multiple[0]), sides[1] + missing(sides[1], multiple[1])
 
 
+def positions_inside(length: int, side: int, device: torch.device) -> Tensor:
+    """Of each piece of `side` along an axis those that lie on it, (ceil(length / side),): all but of the last piece."""
+    pieces = (length + missing(length, side)) // side
+    return (length - side * torch.arange(pieces, device=device)).clamp(max=side)
+
+
 def to_map(x: Tensor, size: Sides, grid: Sides) -> Tensor:
     """(B, R, L, N, D) -> (B, H, W, C): regions of `size` h x w put together to a map of `grid` H x W."""
     return from_windows(x.flatten(0, 1).flatten(2), size, grid)
@@ -307,7 +313,7 @@ class BiLevelRoutingAttention2d(_BiLevelRoutingAttention):
         qkv = self.qkv(x)
         windows = to_windows(pad_to_multiple(qkv.permute(0, 2, 3, 1), grid), size)
         q, k, v = (self.heads_of(part, prod(grid) // prod(size)) for part in windows.chunk(3, dim=-1))
-        out = to_map(self.attend(q, k, v, self.route(qkv, size, regions=q.shape[1])), size, grid)
+        out = to_map(self.attend(q, k, v, self.route(q, k, (height, width), size)), size, grid)
         out = crop(out, (height, width)).permute(0, 3, 1, 2)
         if self.lepe is not None:
             out = out + self.lepe(qkv.chunk(3, dim=1)[2].contiguous())
@@ -317,11 +323,14 @@ class BiLevelRoutingAttention2d(_BiLevelRoutingAttention):
         size = self.region_size or (max(1, height // self.n_win[0]), max(1, width // self.n_win[1]))
         return round_up((height, width), size), size
 
-    def route(self, qkv: Tensor, size: Sides, regions: int) -> Tensor | None:
-        """(B, 3 C, H, W) -> routes (B, R, T), None if all are taken."""
-        if self.all_of(regions):
+    def route(self, q: Tensor, k: Tensor, sides: Sides, size: Sides) -> Tensor | None:
+        """(B, R, L, N, D) x 2, zeros beyond the map -> routes (B, R, T), None if all are taken."""
+        if self.all_of(q.shape[1]):
             return None
-        queries_and_keys = qkv.detach()[:, : qkv.shape[1] // 3 * 2]
-        means = F.avg_pool2d(queries_and_keys, size, ceil_mode=True, count_include_pad=False)
-        q, k = means.flatten(2).transpose(1, 2).chunk(2, dim=-1)
+        # Not by a pooling: torch.compile wants to know its window.
+        rows, columns = (positions_inside(length, side, q.device) for length, side in zip(sides, size))
+        inside = (rows[:, None] * columns).view(-1, 1)
+        work = torch.promote_types(q.dtype, torch.float32)
+        sums = (x.detach().sum(2, dtype=work).flatten(2) for x in (q, k))
+        q, k = ((x / inside).to(q.dtype) for x in sums)
         return find_routes(q, k, self.topk)[1]
