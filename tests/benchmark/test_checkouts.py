@@ -8,6 +8,7 @@ import torch
 from torchvision.ops import deform_conv2d
 
 import ops
+from zoo.benchmark.checkouts import import_authors
 from zoo.benchmark.models import make_model
 from zoo.benchmark.operators import Map, operator_work
 from zoo.benchmark.work import Setting
@@ -124,3 +125,14 @@ def test_checkouts_may_share_the_names_of_packages(checkout, tmp_path):
         (tmp_path / name / 'models' / f'{name}.py').write_text('from torch.nn import Identity')
         assert make_model(f'authors:{tmp_path / name}:models.{name}:Identity', 224)(1) == 1
     checkout()
+
+
+def test_what_is_not_theirs_stays_imported(tmp_path, monkeypatch):
+    for name, text in (('checkout/old', 'import elsewhere'), ('installed/elsewhere', 'class Identity: pass')):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f'{name}.py').write_text(text)
+    monkeypatch.syspath_prepend(tmp_path / 'installed')
+    import_authors(f'authors:{tmp_path / "checkout"}:old:elsewhere')
+    assert 'elsewhere' in sys.modules
+    assert 'old' not in sys.modules
+    monkeypatch.delitem(sys.modules, 'elsewhere')

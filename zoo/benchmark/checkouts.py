@@ -104,11 +104,14 @@ def nothing_registered() -> Iterator[None]:
 @contextmanager
 def stand_ins() -> Iterator[None]:
     """Packages that old code imports and that are not installed, as far as it needs them without a GPU."""
-    with ExitStack() as stack:
-        for package, modules in STAND_INS.items():
-            if find_spec(package) is None:
-                stack.enter_context(patch.dict(sys.modules, {name: made(name, has) for name, has in modules.items()}))
+    missing = [modules for package, modules in STAND_INS.items() if find_spec(package) is None]
+    added = {name: made(name, has) for modules in missing for name, has in modules.items()}
+    sys.modules.update(added)
+    try:
         yield
+    finally:
+        for name in added:
+            del sys.modules[name]
 
 
 def made(name: str, attributes: Mapping[str, Any]) -> ModuleType:
