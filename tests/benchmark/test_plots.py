@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from zoo.benchmark.machine import origin
-from zoo.benchmark.plots import draw_accuracy, draw_all, draw_resolution, quoted_accuracy, styles
+from zoo.benchmark.plots import (
+    draw_accuracy,
+    draw_all,
+    draw_beside_authors,
+    draw_resolution,
+    quoted_accuracy,
+    styles,
+)
 from zoo.benchmark.rows import Row, record_of
 from zoo.benchmark.work import MODES
 
@@ -54,3 +61,20 @@ def test_a_file_for_each_drawing(tmp_path):
     ]
     assert all(path.stat().st_size for path in paths)
     assert draw_all(records(['timm:resnet50'], sides=(224,)), tmp_path) == []
+
+
+def test_bars_beside_the_authors(tmp_path):
+    here = origin(torch.device('cpu'), '')
+    rows = [
+        Row('authors', case, name, 'authors:a', mode=mode, batch=4, height=7, width=7, seconds=1.0, ratio=ratio)
+        for case, ours in (('224 pixels, batch 4: nat_mini', 'nat_mini'), ('7x7, 1 heads x 32, batch 8: na', 'na'))
+        for mode in MODES
+        for name, ratio in (('authors:a', 1.0), (ours, 0.5))
+    ]
+    rows[1].memory_ratio = 0.75
+    found = [record_of(row, here) for row in rows]
+    speed, memory = draw_beside_authors(found).axes
+    assert [label.get_text() for label in speed.get_yticklabels()] == ['nat_mini', 'na, 7x7']
+    assert [bar.get_width() for bar in speed.patches] == [2.0] * 4
+    assert [bar.get_width() for bar in memory.patches] == [0.75, 0, 0, 0]
+    assert [path.name for path in draw_all(found, tmp_path)] == ['authors.png']

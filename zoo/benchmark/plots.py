@@ -1,4 +1,4 @@
-"""Drawings of what was measured: throughput and memory against resolution, quoted accuracy against throughput."""
+"""Drawings of what was measured: over resolution, quoted accuracy over throughput, beside the authors' code."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from checkpoints import catalogue, families
 from zoo.benchmark.rows import Record
-from zoo.benchmark.work import FORWARD
-from zoo.visualize.canvas import INK, MUTED, caption, new_figure, quiet, save_figure
+from zoo.benchmark.work import FORWARD, TRAINING
+from zoo.visualize.canvas import BLUE, FAINT, INK, MUTED, ORANGE, caption, new_figure, quiet, save_figure
 from zoo.visualize.overlay import PALETTE
 
 if TYPE_CHECKING:
@@ -26,11 +26,17 @@ STYLES = (('-', 'o'), ('--', 's'), (':', '^'))
 
 
 def draw_all(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Writes a drawing for every suite, mode and batch of two sizes or more, and of accuracy where it is quoted."""
+    """Writes a drawing for every suite, mode and batch of two sizes or more, and of accuracy where it is quoted.
+
+    What was measured beside the authors' code has one drawing of its own instead.
+    """
     written = []
+    beside = [record for record in records if record['suite'] == 'authors']
+    if any(is_compared(record) for record in beside):
+        written.append(save_figure(draw_beside_authors(beside), folder / 'authors.png'))
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
-        if record['seconds'] and record['height']:
+        if record['seconds'] and record['height'] and record['suite'] != 'authors':
             groups[tuple(record[name] for name in ('suite', 'mode', 'batch'))].append(record)
     for (suite, mode, batch), found in groups.items():
         if len({side_of(record) for record in found}) > 1:
@@ -87,6 +93,42 @@ def draw_accuracy(records: Sequence[Record], title: str = '') -> Figure:
         axes.plot(float(record['per_second']), top1, **style, markersize=7, label=record['candidate'])
     figure.legend(loc='outside right center', fontsize=8.5, frameon=False)
     return figure
+
+
+def is_compared(record: Record) -> bool:
+    """Whether a row is of a candidate that was measured with its baseline."""
+    return bool(record['ratio']) and record['candidate'] != record['baseline']
+
+
+def draw_beside_authors(records: Sequence[Record]) -> Figure:
+    """Two panels, a pair of bars for each candidate, inference and training: times as fast, and share of the memory."""
+    compared: dict[str, dict[str, Record]] = defaultdict(dict)
+    for record in filter(is_compared, records):
+        size, _, _ = record['case'].partition(',')
+        name = record['candidate'] if size.endswith(' pixels') else f'{record["candidate"]}, {size}'
+        compared[name][record['mode']] = record
+    figure = new_figure(11, 1.2 + 0.32 * len(compared))
+    heading(figure, "Beside the authors' code")
+    speed, memory = figure.subplots(1, 2, sharey=True)
+    panels = ((speed, 'Times as fast', lambda r: 1 / float(r['ratio'])), (memory, 'Peak memory, of theirs', peak_ratio))
+    for axes, text, value in panels:
+        quiet(axes)
+        caption(axes, text)
+        axes.grid(visible=False, axis='y')
+        axes.grid(axis='x', color=FAINT, linewidth=0.8)
+        axes.axvline(1, color=MUTED, linewidth=1)
+        for mode, color, shift in ((FORWARD, BLUE, -0.19), (TRAINING, ORANGE, 0.19)):
+            places = [place + shift for place, found in enumerate(compared.values()) if mode in found]
+            axes.barh(places, [value(r[mode]) for r in compared.values() if mode in r], 0.34, color=color, label=mode)
+    speed.set_yticks(range(len(compared)), list(compared), color=INK)
+    speed.invert_yaxis()
+    figure.legend(*speed.get_legend_handles_labels(), loc='outside lower left', ncols=2, fontsize=8.5, frameon=False)
+    return figure
+
+
+def peak_ratio(record: Record) -> float:
+    """Peak memory over the baseline's, 0 where it is not known."""
+    return float(record['memory_ratio'] or 0)
 
 
 def styles() -> Iterator[dict[str, Any]]:
