@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tools._figures import digits
 from tools.benchmark import SUITES
-from zoo.benchmark.rows import Record, read_records
+from zoo.benchmark.rows import Record, is_compared, read_records
 from zoo.benchmark.suites import AUTHORS
 from zoo.benchmark.work import FORWARD, MODES
 
@@ -50,14 +50,15 @@ def speed() -> Table:
 
 def mixers() -> Table:
     """Milliseconds of the authors' mixers and of ours, and how many times as fast that makes ours, in both modes."""
-    timed = {(row['case'], row['mode'], row['candidate']): row for row in records('authors') if row['seconds']}
+    found = records('authors')
+    seconds = {(row['case'], row['mode'], row['candidate']): row['seconds'] for row in found}
     rows: dict[str, list[str]] = {}
-    for (case, mode, candidate), row in timed.items():
-        if (theirs := timed.get((case, mode, row['baseline']))) is not row and theirs and ' x ' in case:
-            milliseconds = (digits(float(one['seconds']), 1e3) for one in (theirs, row))
-            size, _, _ = case.partition(': ')
-            cells = rows.setdefault(case, [size, f'`{candidate}`'])
-            cells += [*milliseconds, f'{1 / float(row["ratio"]):.2f}']
+    for row in filter(is_compared, found):
+        if row['candidate'] not in AUTHORS:
+            theirs = float(seconds[row['case'], row['mode'], row['baseline']])
+            size, _, _ = row['case'].partition(': ')
+            cells = rows.setdefault(row['case'], [size, f'`{row["candidate"]}`'])
+            cells += [digits(theirs, 1e3), digits(float(row['seconds']), 1e3), f'{1 / float(row["ratio"]):.2f}']
     columns = ("authors', ms", 'ours', 'times as fast')
     return ('map', 'mixer', *columns, *(f'training: {columns[0]}', *columns[1:])), rows.values()
 

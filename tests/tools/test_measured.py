@@ -45,7 +45,7 @@ def test_mixers_are_beside_the_authors(write):
     case, theirs = '7x7, 1 heads x 32, batch 8: na', 'authors:natten:NA'
     write(
         'authors',
-        Row('authors', '224 pixels, batch 4: a', 'a', 'authors:a', mode=FORWARD, seconds=1.0, ratio=0.5),
+        Row('authors', 'images', 'nat_mini', 'authors:a', mode=FORWARD, seconds=1.0, ratio=0.5),
         *(
             Row('authors', case, name, theirs, mode=mode, seconds=seconds, ratio=seconds / 0.2)
             for mode in MODES

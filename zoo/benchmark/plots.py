@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpoints import catalogue, families
-from zoo.benchmark.rows import Record
+from zoo.benchmark.rows import Record, is_compared
+from zoo.benchmark.suites import AUTHORS
 from zoo.benchmark.work import FORWARD, TRAINING
 from zoo.visualize.canvas import BLUE, FAINT, INK, MUTED, ORANGE, caption, new_figure, quiet, save_figure
 from zoo.visualize.overlay import PALETTE
@@ -31,8 +32,8 @@ def draw_all(records: Sequence[Record], folder: Path) -> list[Path]:
     What was measured beside the authors' code has one drawing of its own instead.
     """
     written = []
-    beside = [record for record in records if record['suite'] == 'authors']
-    if any(is_compared(record) for record in beside):
+    beside = [record for record in records if record['suite'] == 'authors' and is_compared(record)]
+    if beside:
         written.append(save_figure(draw_beside_authors(beside), folder / 'authors.png'))
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
@@ -95,17 +96,13 @@ def draw_accuracy(records: Sequence[Record], title: str = '') -> Figure:
     return figure
 
 
-def is_compared(record: Record) -> bool:
-    """Whether a row is of a candidate that was measured with its baseline."""
-    return bool(record['ratio']) and record['candidate'] != record['baseline']
-
-
 def draw_beside_authors(records: Sequence[Record]) -> Figure:
     """Two panels, a pair of bars for each candidate, inference and training: times as fast, and share of the memory."""
     compared: dict[str, dict[str, Record]] = defaultdict(dict)
-    for record in filter(is_compared, records):
-        size, _, _ = record['case'].partition(',')
-        name = record['candidate'] if size.endswith(' pixels') else f'{record["candidate"]}, {size}'
+    for record in records:
+        name = record['candidate']
+        if name not in AUTHORS:
+            name += f', {record["height"]}x{record["width"]}'
         compared[name][record['mode']] = record
     figure = new_figure(11, 1.2 + 0.32 * len(compared))
     heading(figure, "Beside the authors' code")

@@ -128,6 +128,11 @@ def text_of(value: object) -> str:
     return '' if value is None else f'{value:.6g}' if isinstance(value, float) else str(value)
 
 
+def is_compared(record: Record) -> bool:
+    """Whether a row is of a candidate that was measured with its baseline."""
+    return bool(record['ratio']) and record['candidate'] != record['baseline']
+
+
 def key_of(record: Record) -> tuple[str, ...]:
     """The values of `KEY`."""
     return tuple(record[name] for name in KEY)
