@@ -1,8 +1,12 @@
 """Dense layers by oneDNN where its product is faster than that of MKL, which `F.linear` takes.
 
-The two round differently, by about 1e-6 of the values. What oneDNN may not compute is left to torch, see `ops._eager`.
+MKL is faster for gradients where it is at home, on Intel's processors. The two round differently, by about 1e-6 of the
+values. What oneDNN may not compute is left to torch, see `ops._eager`.
 """
 
+import platform
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +21,7 @@ LEAST_WORK = 2**24
 """Multiply-adds from which on oneDNN is faster, about 0.2 ms; below, its start costs more than it saves."""
 
 MANY_ROWS, PIECES = 8192, 4
-"""Rows from which on the gradient of a weight is the sum of those of so many pieces of them."""
+"""Rows from which on the gradient of an input is oneDNN's everywhere, and that of a weight a sum of so many pieces'."""
 
 
 def is_faster(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype = torch.float32) -> bool:
@@ -32,8 +36,25 @@ def is_faster(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
     )
 
 
+@lru_cache(maxsize=1)
+def is_intel() -> bool:
+    """Whether the processor is one that MKL is made for."""
+    info = Path('/proc/cpuinfo')
+    if not info.exists():
+        return 'GenuineIntel' in platform.processor()
+    with info.open() as lines:
+        return 'GenuineIntel' in lines.read(256)
+
+
+def input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
+    """(..., D), (D, C) -> (..., C)."""
+    if gradient.dtype is torch.float32 and gradient.numel() < MANY_ROWS * gradient.shape[-1] and is_intel():
+        return gradient @ weight
+    return linear(gradient, weight.t())
+
+
 def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
-    """(L, D), (L, C) -> (D, C). Where a layer narrows, or rows are many, there are faster ways than MKL's product.
+    """(L, D), (L, C) -> (D, C). Where a layer narrows, or rows are many, there are faster ways than one product of MKL.
 
     In bfloat16 it is never a sum of pieces, which would round once more.
     """
@@ -41,7 +62,7 @@ def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     if x.dtype is torch.float32 and rows >= MANY_ROWS and rows % PIECES == 0 and ratio >= 1:
         pieces = (PIECES, rows // PIECES)
         return torch.bmm(gradient.unflatten(0, pieces).mT, x.unflatten(0, pieces)).sum(0)
-    if rows < MANY_ROWS and ratio >= 2:
+    if rows < MANY_ROWS and ratio >= 2 and not is_intel():
         return linear(gradient.t(), x.t())
     return gradient.t() @ x
 
@@ -51,7 +72,7 @@ def gradients(ctx: Any, x: Any, weight: Any, gradient: Tensor) -> tuple[Tensor |
     for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
     rows = gradient.reshape(-1, gradient.shape[-1])
     return (
-        linear(gradient, weight.t()) if for_x else None,
+        input_gradient(gradient, weight) if for_x else None,
         weight_gradient(rows, x.reshape(-1, x.shape[-1])) if for_weight else None,
         rows.sum(0) if for_bias else None,
     )
