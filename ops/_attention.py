@@ -47,7 +47,7 @@ def gains(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 
 class Attention(torch.autograd.Function):
-    """(B, N, L, D), twice (B, N, S, D) -> (B, N, L, D), all bfloat16."""
+    """(B, N, L, D), twice (B, N, S, D) -> (B, N, L, D), all of one type, by torch's kernel; gradients in float32."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

@@ -69,8 +69,11 @@ def attend(
     tables = find(tuple(query.shape[1:-2]), window, bias is not None, dtype, query.device)
     if plain:
         return attend_units(query, key, value, make_mask(tables, bias, dtype), tables, scale, dropout_p)
+    call = Call(tables, window, scale)
+    if whole.is_global(query, bias, call):
+        return whole.attend_globally(query, key, value, bias, call)
     run = whole.attend if few_scores(query, tables) else ChunkedAttention.apply
-    return run(query, key, value, bias, Call(tables, window, scale))
+    return run(query, key, value, bias, call)
 
 
 def why_not(query: Tensor, *_: object) -> str | None:

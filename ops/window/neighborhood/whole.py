@@ -1,5 +1,7 @@
 """A small map on the CPU: a single unit, whose few weights are kept for the backward pass.
 
+Where every query sees every key, and in inference with a bias, it is torch's fused attention.
+
 Letters: B batch, N heads, D channels per head, G = B * N, P positions of the map.
 """
 
@@ -7,11 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from ops._eager import as_own
+from ops import _attention
+from ops._eager import as_own, needs_grad
 from ops._products import is_special
 from ops.window.neighborhood.reference import special_gradients
-from ops.window.neighborhood.tiles import Call, bias_table, make_mask_backward
+from ops.window.neighborhood.tiles import Call, bias_table, make_mask, make_mask_backward
 
 
 def to_heads(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -69,6 +73,29 @@ class WholeAttention(torch.autograd.Function):
         scores *= ctx.call.scale
         grads = from_heads(scores @ k, query), from_heads(scores.mT @ q, key), from_heads(weights.mT @ g, value)
         return *grads, grad_bias, None
+
+
+def is_global(query: Tensor, bias: Tensor | None, call: Call) -> bool:
+    """Whether all that is done is done by torch's fused attention, which sees no gradient of a bias."""
+    tables = call.tables
+    return (
+        query.dtype is torch.float32
+        and _attention.AVAILABLE
+        and tables.units == 1
+        and tables.mask is None
+        and (bias is None or not torch.is_grad_enabled())
+    )
+
+
+def attend_globally(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: Call) -> Tensor:
+    """(B, *size, N, D) x 3 -> (B, *size, N, D)."""
+    q, k, v = (x.flatten(1, -3).transpose(1, 2) for x in (query, key, value))
+    if needs_grad(query, key, value):
+        out = _attention.Attention.apply(q, k, v, call.scale)
+    else:
+        mask = make_mask(call.tables, bias, query.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, mask, scale=call.scale)
+    return out.transpose(1, 2).reshape(query.shape)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: Call) -> Tensor:
