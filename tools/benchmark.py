@@ -64,6 +64,7 @@ def benchmark(args: argparse.Namespace, argv: Sequence[str]) -> None:
     from zoo.benchmark.rows import Table
     from zoo.benchmark.timing import Rounds
     from zoo.benchmark.work import Setting
+    from zoo.kept_memory import keep_freed_memory
 
     if args.batch_size < 1:
         raise ValueError(f'--batch-size must be at least 1, got {args.batch_size}')
@@ -73,6 +74,7 @@ def benchmark(args: argparse.Namespace, argv: Sequence[str]) -> None:
         raise ValueError('--resume needs the --csv FILE to go on with')
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    keep_freed_memory()
     setting = Setting(args.device, args.dtype, args.compile)
     rounds = Rounds(args.rounds[0], args.rounds[1], args.precision, args.seconds, args.sample_seconds)
     table = Table(args.csv, args.resume)

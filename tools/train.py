@@ -22,8 +22,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def train(args: argparse.Namespace) -> None:
     """Builds the runner and trains."""
+    import torch
+
+    from zoo.kept_memory import keep_freed_memory
     from zoo.training import hooks, runner
 
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     config = runner.read_config(args.config, options(args.cfg_options))
     config.launcher = args.launcher
     config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
