@@ -4,9 +4,6 @@ MKL is faster for gradients where it is at home, on Intel's processors. The two 
 values. What oneDNN may not compute is left to torch, see `ops._eager`.
 """
 
-import platform
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +12,7 @@ from torch.nn import functional as F
 
 from ops._eager import as_own, has_hooks, is_ordinary, needs_grad
 from ops._onednn import form_of, fused_dtype, product, takes
+from ops._processor import is_intel
 from ops._scratch import scratch
 
 LEAST_WORK = 2**24
@@ -34,16 +32,6 @@ def is_faster(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
         and x.size(-1) == weight.size(1)
         and 1 in weight.stride()
     )
-
-
-@lru_cache(maxsize=1)
-def is_intel() -> bool:
-    """Whether the processor is one that MKL is made for."""
-    info = Path('/proc/cpuinfo')
-    if not info.exists():
-        return 'GenuineIntel' in platform.processor()
-    with info.open() as lines:
-        return 'GenuineIntel' in lines.read(256)
 
 
 def input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:

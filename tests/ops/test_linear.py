@@ -96,13 +96,6 @@ def test_gradients_of_inputs(taken, intel, rows, dtype, mkl):
     assert len(taken) == (dtype is None and not (mkl and intel))
 
 
-def test_the_maker_of_the_processor_is_asked(monkeypatch):
-    monkeypatch.setattr(_linear.Path, 'exists', lambda _: False)
-    for name, expected in (('Intel64 Family 6, GenuineIntel', True), ('AMD64 Family 25, AuthenticAMD', False)):
-        monkeypatch.setattr(_linear.platform, 'processor', lambda name=name: name)
-        assert _linear.is_intel.__wrapped__() is expected
-
-
 @pytest.mark.parametrize(
     ('rows', 'wide', 'narrow', 'by_onednn'),
     [

@@ -7,7 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ops._eager import needs_grad
+from ops._processor import is_intel
+
 MAX_WASTE, FEW_SCORES = 4, 2000  # scores for each one that is chosen, beyond the few that cost nothing
+FEW_TO_TRAIN = 4000  # on Intel's processors, where fused attention is faster
 MAX_SCORES = 1 << 16  # of one image and head; above, the work that is masked out costs more than a gather
 
 
@@ -40,4 +44,5 @@ def is_worth(query: Tensor, key: Tensor, value: Tensor, routes: Tensor, *_: obje
     if torch.compiler.is_compiling():
         return True
     positions, keys = query.shape[1] * query.shape[2], key.shape[2]
-    return positions * key.shape[1] * keys <= MAX_WASTE * positions * routes.shape[2] * keys + FEW_SCORES
+    few = FEW_TO_TRAIN if query.is_cpu and needs_grad(query, key, value) and is_intel() else FEW_SCORES
+    return positions * key.shape[1] * keys <= MAX_WASTE * positions * routes.shape[2] * keys + few

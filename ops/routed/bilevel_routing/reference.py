@@ -6,6 +6,9 @@ Letters: B batch, R regions of queries, S of keys, T routes, L M positions of a 
 import torch
 from torch import Tensor
 
+from ops._eager import needs_grad
+from ops._processor import is_intel
+
 SMALL, SMALL_TO_TRAIN = 1 << 17, 1 << 20  # numbers that are gathered, times the routes of a region
 
 
@@ -36,5 +39,5 @@ def is_worth(query: Tensor, key: Tensor, value: Tensor, routes: Tensor, *_: obje
     if query.shape[2] * keys == 1:  # scores are sums then, not products of matrices
         return True
     gathered = routes.shape[0] * routes.shape[1] * keys * key.shape[3] * (key.shape[4] + value.shape[4])
-    trains = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    return gathered * topk <= (SMALL_TO_TRAIN if trains else SMALL)
+    most = SMALL_TO_TRAIN if needs_grad(query, key, value) and not is_intel() else SMALL
+    return gathered * topk <= most

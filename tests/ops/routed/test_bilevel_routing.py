@@ -14,6 +14,7 @@ from ops import (
     DenseLePEAttention2d,
     routed_attention,
 )
+from ops._backends import choose
 from ops.routed.bilevel_routing import BACKENDS, chunked, masked, products, reference
 from tests.ops.conftest import assert_near
 
@@ -328,3 +329,19 @@ def test_dense_forms_convolve_the_input_and_the_values():
     assert_same(nhwc(x), dense_loop(nhwc, x, lambda x, v: x), [x, *nhwc.parameters()])
     assert_near(nchw(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), dense_loop(nhwc, x, lambda x, v: v), D64)
     assert DenseLePEAttention(8, 2, side_dwconv=0).lepe is None
+
+
+TRAINED = {(16, True): 'chunked', (16, False): 'reference', (1, True): 'masked', (1, False): 'reference'}
+
+
+@pytest.mark.parametrize('intel', [True, False])
+@pytest.mark.parametrize(('positions', 'inferred'), [(16, 'chunked'), (1, 'reference')])
+@pytest.mark.parametrize('trains', [True, False])
+def test_the_choice_knows_the_processor(monkeypatch, intel, positions, inferred, trains):
+    for module in (reference, masked):
+        monkeypatch.setattr(module, 'is_intel', lambda: intel)
+    q, k, v = (torch.randn(1, 49, positions, 4, 32, requires_grad=trains) for _ in range(3))
+    routes = torch.zeros(1, 49, 1, dtype=torch.int64)
+    names = {backend.run: backend.name for backend in BACKENDS}
+    chosen = names[choose(BACKENDS, None, q, k, v, routes, None, 0.2, 0.0)]
+    assert chosen == (TRAINED[positions, intel] if trains else inferred)
