@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from tools._figures import digits
@@ -22,17 +23,16 @@ PEERS = {
     'natten': 'natten(kernel_size=7)',
 }
 
+MACHINES = {'': 'Intel Xeon', 'epyc': 'AMD EPYC'}
+"""Folders of the files, and what they were measured on."""
+
 Table = tuple[Sequence[str], Iterable[Sequence[object]]]
 
 
-def records(name: str) -> list[Record]:
-    """The rows of one file."""
-    return read_records(FOLDER / f'{name}.csv')
-
-
-def suites() -> list[str]:
-    """Those that were measured."""
-    return [suite for suite in SUITES if (FOLDER / f'{suite}.csv').exists()]
+def records(name: str, folder: str = '') -> list[Record]:
+    """The rows of one file, none where it is not there."""
+    path = FOLDER / folder / f'{name}.csv'
+    return read_records(path) if path.exists() else []
 
 
 def speed() -> Table:
@@ -65,32 +65,43 @@ def mixers() -> Table:
 
 def missed() -> Table:
     """The targets that were not reached."""
-    rows = []
-    for row in (row for suite in suites() for row in records(suite) if row['target']):
-        for target in row['target'].split('; '):
-            column, _, bound = target.partition(' ')
-            if column not in row['missed'].split('; '):
-                continue
-            theirs = '1' if row['suite'] == 'authors' else None
-            if row['suite'] == 'models':
-                theirs = f'{AUTHORS[row["candidate"]][row["mode"] != FORWARD]:.2f}'
-            figure = ', '.join(filter(None, (f'`{row["candidate"]}`', row['mode'])))
-            measured, floor = (f'{float(row[name]):.3f}' if row[name] else None for name in (column, 'floor_ratio'))
-            rows.append([row['suite'], figure, measured, bound, theirs, floor])
-    return ('suite', 'figure', 'measured', 'target', "authors'", 'time / floor'), rows
+    rows: list[list[object]] = []
+    for suite, (folder, machine) in product(SUITES, MACHINES.items()):
+        for row in records(suite, folder):
+            for target in filter(None, row['target'].split('; ')):
+                column, _, bound = target.partition(' ')
+                if column not in row['missed'].split('; '):
+                    continue
+                theirs = '1' if suite == 'authors' else None
+                if suite == 'models':
+                    theirs = f'{AUTHORS[row["candidate"]][row["mode"] != FORWARD]:.2f}'
+                case = row['case'] if suite == 'na' else ''
+                figure = ', '.join(filter(None, (f'`{row["candidate"]}`', case, row['mode'])))
+                measured, floor = (f'{float(row[name]):.3f}' if row[name] else None for name in (column, 'floor_ratio'))
+                rows.append([suite, machine, figure, measured, bound, theirs, floor])
+    return ('suite', 'machine', 'figure', 'measured', 'target', "authors'", 'time / floor'), rows
 
 
 def reached() -> Table:
-    """How each suite was run, and how many of its targets were reached."""
+    """How many of its targets each suite reached on each machine."""
     rows = []
-    for suite in suites():
-        found = records(suite)
-        aims = [row for row in found if row['target']]
-        total = sum(len(row['target'].split('; ')) for row in aims)
-        short = sum(len(row['missed'].split('; ')) for row in aims if row['missed'] not in ('', '-'))
-        options = re.search(r'--seconds \S+ --rounds \d+ \d+', found[0]['command'])
-        rows.append([f'[{suite}]({suite}.csv)', f'`{options[0]}`' if options else '', f'{total - short} of {total}'])
-    return ('suite', 'options', 'targets reached'), rows
+    for suite in SUITES:
+        measured = {folder: records(suite, folder) for folder in MACHINES}
+        if any(measured.values()):
+            rows.append([f'`{suite}`', *(share_of(suite, folder, found) for folder, found in measured.items())])
+    return ('suite', *MACHINES.values()), rows
+
+
+def share_of(suite: str, folder: str, found: Sequence[Record]) -> str | None:
+    """`48 of 48` with a link to the file, and how it was measured."""
+    if not found:
+        return None
+    aims = [row for row in found if row['target']]
+    total = sum(len(row['target'].split('; ')) for row in aims)
+    short = sum(len(row['missed'].split('; ')) for row in aims if row['missed'] not in ('', '-'))
+    options = re.search(r'--seconds \S+ --rounds \d+ \d+', found[0]['command'])
+    link = f'[{total - short} of {total}]({folder and folder + "/"}{suite}.csv)'
+    return f'{link}, `{options[0]}`' if options else link
 
 
 def ratios(name: str) -> Table:

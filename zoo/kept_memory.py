@@ -10,8 +10,8 @@ def keep_freed_memory() -> bool:
     """Have the process keep what it frees from now on, as torch keeps the memory of a GPU. Returns whether it does.
 
     A training step frees hundreds of megabytes and takes them again. In between glibc gives them back to the system,
-    which hands them out anew page by page, microseconds each: a twentieth to a seventh of the step. Only glibc can be
-    told to stop; elsewhere nothing changes. The process grows to the most that it needs at a time, and stays there.
+    which hands them out anew page by page, microseconds each: up to an eighth of the step. Only glibc can be told to
+    stop; elsewhere nothing changes. The process grows to the most that it needs at a time, and stays there.
     """
     if sys.platform != 'linux':
         return False

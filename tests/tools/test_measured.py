@@ -17,7 +17,9 @@ def write(tmp_path, monkeypatch):
     here = origin(torch.device('cpu'), 'attnzoo benchmark --seconds 8 --rounds 3 9')
 
     def to(name, *rows):
-        Table(tmp_path / f'{name}.csv').add(rows, here)
+        path = tmp_path / f'{name}.csv'
+        path.parent.mkdir(exist_ok=True)
+        Table(path).add(rows, here)
 
     return to
 
@@ -69,17 +71,19 @@ def test_targets_reached_and_missed(write):
         Row('models', 'a', 'sdpa', mode=TRAINING, seconds=1.0),
     )
     write('authors', judged(1.25, 1.0, suite='authors', candidate='nat_mini', mode=FORWARD))
+    write('epyc/na', judged(1.5, 1.0, candidate='na', case='7x7, batch 1', mode=FORWARD))
     assert filled('missed') == [
-        ['models', '`nat_mini`, forward+backward', '1.250', '<= 1', '2.41', '3.000'],
-        ['authors', '`nat_mini`, forward', '1.250', '<= 1', '1', None],
-        ['choice', '`na2d`', '0.900', '>= 0.95', None, None],
+        ['na', 'AMD EPYC', '`na`, 7x7, batch 1, forward', '1.500', '<= 1', None, None],
+        ['models', 'Intel Xeon', '`nat_mini`, forward+backward', '1.250', '<= 1', '2.41', '3.000'],
+        ['authors', 'Intel Xeon', '`nat_mini`, forward', '1.250', '<= 1', '1', None],
+        ['choice', 'Intel Xeon', '`na2d`', '0.900', '>= 0.95', None, None],
     ]
     options = '`--seconds 8 --rounds 3 9`'
     assert filled('reached') == [
-        ['[na](na.csv)', options, '1 of 1'],
-        ['[models](models.csv)', options, '1 of 2'],
-        ['[authors](authors.csv)', options, '0 of 1'],
-        ['[choice](choice.csv)', options, '0 of 1'],
+        ['`na`', f'[1 of 1](na.csv), {options}', f'[0 of 1](epyc/na.csv), {options}'],
+        ['`models`', f'[1 of 2](models.csv), {options}', None],
+        ['`authors`', f'[0 of 1](authors.csv), {options}', None],
+        ['`choice`', f'[0 of 1](choice.csv), {options}', None],
     ]
 
 
