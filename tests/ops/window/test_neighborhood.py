@@ -138,6 +138,28 @@ def test_blocked_equals_reference(path, biased):
     assert_agrees(blocked.attend, inputs(size, window, batch=2, biased=biased), window)
 
 
+@pytest.mark.parametrize('biased', [False, True])
+@pytest.mark.parametrize('path', PATHS)
+def test_blocked_takes_any_order_in_memory(path, biased):
+    size, window = PATHS[path]
+    window = make_window(len(size), *window)
+    qkv = [torch.randn(2, 2, 4, *size).permute(0, *range(3, 3 + len(size)), 1, 2).requires_grad_() for _ in range(3)]
+    bias = inputs(size, window)[3:] if biased else []
+    assert qkv[0].stride(-1) > 1
+    assert_agrees(blocked.attend, [*qkv, *bias], window)
+
+
+@pytest.mark.parametrize('biased', [False, True])
+@pytest.mark.parametrize('path', PATHS)
+def test_inference_is_what_training_sees(path, biased):
+    size, window = PATHS[path]
+    window = make_window(len(size), *window)
+    query, key, value, *bias = inputs(size, window, batch=2, biased=biased)
+    call = (query, key, value, window, 0.4, bias[0] if biased else None, 0.0)
+    with torch.no_grad():
+        assert_near(blocked.attend(*call), reference.attend(*call))
+
+
 @st.composite
 def calls(draw):
     """Size, window and the rest of a call."""
