@@ -4,7 +4,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 from tools._figures import digits
@@ -23,16 +22,21 @@ PEERS = {
     'natten': 'natten(kernel_size=7)',
 }
 
-MACHINES = {'': 'Intel Xeon', 'epyc': 'AMD EPYC'}
-"""Folders of the files, and what they were measured on."""
+MACHINES = ('', 'epyc')
+"""Folders with the files of the suites, one for each machine; what is no suite lies in the first."""
 
 Table = tuple[Sequence[str], Iterable[Sequence[object]]]
 
 
 def records(name: str, folder: str = '') -> list[Record]:
-    """The rows of one file, none where it is not there."""
-    path = FOLDER / folder / f'{name}.csv'
-    return read_records(path) if path.exists() else []
+    """The rows of one file."""
+    return read_records(FOLDER / folder / f'{name}.csv')
+
+
+def on_machines(suite: str) -> list[list[Record]]:
+    """The rows of a suite on each machine, none where it was not measured."""
+    paths = (FOLDER / folder / f'{suite}.csv' for folder in MACHINES)
+    return [read_records(path) if path.exists() else [] for path in paths]
 
 
 def speed() -> Table:
@@ -66,30 +70,33 @@ def mixers() -> Table:
 def missed() -> Table:
     """The targets that were not reached."""
     rows: list[list[object]] = []
-    for suite, (folder, machine) in product(SUITES, MACHINES.items()):
-        for row in records(suite, folder):
-            for target in filter(None, row['target'].split('; ')):
-                column, _, bound = target.partition(' ')
-                if column not in row['missed'].split('; '):
-                    continue
-                theirs = '1' if suite == 'authors' else None
-                if suite == 'models':
-                    theirs = f'{AUTHORS[row["candidate"]][row["mode"] != FORWARD]:.2f}'
-                case = row['case'] if suite == 'na' else ''
-                figure = ', '.join(filter(None, (f'`{row["candidate"]}`', case, row['mode'])))
-                measured, floor = (f'{float(row[name]):.3f}' if row[name] else None for name in (column, 'floor_ratio'))
-                rows.append([suite, machine, figure, measured, bound, theirs, floor])
+    for row in (row for suite in SUITES for found in on_machines(suite) for row in found):
+        for target in filter(None, row['target'].split('; ')):
+            column, _, bound = target.partition(' ')
+            if column not in row['missed'].split('; '):
+                continue
+            theirs = '1' if row['suite'] == 'authors' else None
+            if row['suite'] == 'models':
+                theirs = f'{AUTHORS[row["candidate"]][row["mode"] != FORWARD]:.2f}'
+            case = row['case'] if row['suite'] == 'na' else ''
+            figure = ', '.join(filter(None, (f'`{row["candidate"]}`', case, row['mode'])))
+            measured, floor = (f'{float(row[name]):.3f}' if row[name] else None for name in (column, 'floor_ratio'))
+            rows.append([row['suite'], row['machine'], figure, measured, bound, theirs, floor])
     return ('suite', 'machine', 'figure', 'measured', 'target', "authors'", 'time / floor'), rows
 
 
 def reached() -> Table:
     """How many of its targets each suite reached on each machine."""
-    rows = []
-    for suite in SUITES:
-        measured = {folder: records(suite, folder) for folder in MACHINES}
-        if any(measured.values()):
-            rows.append([f'`{suite}`', *(share_of(suite, folder, found) for folder, found in measured.items())])
-    return ('suite', *MACHINES.values()), rows
+    found = {suite: on_machines(suite) for suite in SUITES}
+    names = [
+        ', '.join(dict.fromkeys(row['machine'] for rows in on_one for row in rows)) for on_one in zip(*found.values())
+    ]
+    cells = (
+        [f'`{suite}`', *(share_of(suite, folder, rows) for folder, rows in zip(MACHINES, measured))]
+        for suite, measured in found.items()
+        if any(measured)
+    )
+    return ('suite', *names), cells
 
 
 def share_of(suite: str, folder: str, found: Sequence[Record]) -> str | None:
@@ -100,7 +107,7 @@ def share_of(suite: str, folder: str, found: Sequence[Record]) -> str | None:
     total = sum(len(row['target'].split('; ')) for row in aims)
     short = sum(len(row['missed'].split('; ')) for row in aims if row['missed'] not in ('', '-'))
     options = re.search(r'--seconds \S+ --rounds \d+ \d+', found[0]['command'])
-    link = f'[{total - short} of {total}]({folder and folder + "/"}{suite}.csv)'
+    link = f'[{total - short} of {total}]({Path(folder, suite).as_posix()}.csv)'
     return f'{link}, `{options[0]}`' if options else link
 
 

@@ -56,6 +56,17 @@ def test_output_and_gradients(taken, queries, keys, scale, heads_last):
     assert taken == [keys]
 
 
+def test_channels_that_do_not_lie_side_by_side(taken):
+    tensors = [torch.randn(2, 3, 16, 7, dtype=torch.bfloat16).mT.requires_grad_() for _ in range(3)]
+    exact = [x.detach().double().requires_grad_() for x in tensors]
+    grad = torch.randn(2, 3, 7, 16)
+    out, found = derived(attention, tensors, grad)
+    expected, wanted = derived(scaled_dot_product_attention, exact, grad)
+    assert taken == [7]
+    for actual, right in zip((out, *found), (expected, *wanted)):
+        assert_near(actual, right, torch.bfloat16)
+
+
 def test_what_is_kept_stays_in_bfloat16(taken):
     kept = {}
 

@@ -1,5 +1,7 @@
 """The tables of benchmarks, from files of a few rows."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -16,10 +18,10 @@ def write(tmp_path, monkeypatch):
     monkeypatch.setattr(_measured, 'FOLDER', tmp_path)
     here = origin(torch.device('cpu'), 'attnzoo benchmark --seconds 8 --rounds 3 9')
 
-    def to(name, *rows):
+    def to(name, *rows, machine='A'):
         path = tmp_path / f'{name}.csv'
         path.parent.mkdir(exist_ok=True)
-        Table(path).add(rows, here)
+        Table(path).add(rows, replace(here, machine=machine))
 
     return to
 
@@ -71,13 +73,14 @@ def test_targets_reached_and_missed(write):
         Row('models', 'a', 'sdpa', mode=TRAINING, seconds=1.0),
     )
     write('authors', judged(1.25, 1.0, suite='authors', candidate='nat_mini', mode=FORWARD))
-    write('epyc/na', judged(1.5, 1.0, candidate='na', case='7x7, batch 1', mode=FORWARD))
+    write('epyc/na', judged(1.5, 1.0, suite='na', candidate='na', case='7x7, batch 1', mode=FORWARD), machine='B')
     assert filled('missed') == [
-        ['na', 'AMD EPYC', '`na`, 7x7, batch 1, forward', '1.500', '<= 1', None, None],
-        ['models', 'Intel Xeon', '`nat_mini`, forward+backward', '1.250', '<= 1', '2.41', '3.000'],
-        ['authors', 'Intel Xeon', '`nat_mini`, forward', '1.250', '<= 1', '1', None],
-        ['choice', 'Intel Xeon', '`na2d`', '0.900', '>= 0.95', None, None],
+        ['na', 'B', '`na`, 7x7, batch 1, forward', '1.500', '<= 1', None, None],
+        ['models', 'A', '`nat_mini`, forward+backward', '1.250', '<= 1', '2.41', '3.000'],
+        ['authors', 'A', '`nat_mini`, forward', '1.250', '<= 1', '1', None],
+        ['choice', 'A', '`na2d`', '0.900', '>= 0.95', None, None],
     ]
+    assert _measured.reached()[0] == ('suite', 'A', 'B')
     options = '`--seconds 8 --rounds 3 9`'
     assert filled('reached') == [
         ['`na`', f'[1 of 1](na.csv), {options}', f'[0 of 1](epyc/na.csv), {options}'],

@@ -89,9 +89,7 @@ def is_global(query: Tensor, bias: Tensor | None, call: Call) -> bool:
 
 def attend_globally(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: Call) -> Tensor:
     """(B, *size, N, D) x 3 -> (B, *size, N, D)."""
-    # the kernel itself, unlike what calls it in torch, takes channels that lie side by side only
-    ordered = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
-    q, k, v = (x.flatten(1, -3).transpose(1, 2) for x in ordered)
+    q, k, v = (x.flatten(1, -3).transpose(1, 2) for x in (query, key, value))
     if needs_grad(query, key, value):
         out = _attention.Attention.apply(q, k, v, call.scale)
     else:
