@@ -50,24 +50,27 @@ class Attention(torch.autograd.Function):
     """(B, N, L, D), twice (B, N, S, D) -> (B, N, L, D), all of one type, by torch's kernel; gradients in float32."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
         # the kernel does not look, unlike what calls it in torch, whether channels lie side by side
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-        out, logsumexp = getattr(torch.ops.aten, NAME)(q, k, v, scale=scale)
-        ctx.save_for_backward(q, k, v, out, logsumexp)
+        out, logsumexp = getattr(torch.ops.aten, NAME)(q, k, v, attn_mask=mask, scale=scale)
+        ctx.save_for_backward(q, k, v, out, logsumexp, mask)
         ctx.scale = scale
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, logsumexp = ctx.saved_tensors
+        q, k, v, out, logsumexp, mask = ctx.saved_tensors
         if is_special(grad):
-            return *plain_gradients(partial(written_out, ctx.scale), (q, k, v), ctx.needs_input_grad[:3], grad), None
+            plain = partial(written_out, ctx.scale, mask)
+            return *plain_gradients(plain, (q, k, v), ctx.needs_input_grad[:3], grad), None, None
         exact = (x.float() for x in (grad, q, k, v, out))
-        found = getattr(torch.ops.aten, f'{NAME}_backward')(*exact, logsumexp, 0.0, False, scale=ctx.scale)
-        return *(x.to(q.dtype) for x in found), None
+        run = getattr(torch.ops.aten, f'{NAME}_backward')
+        found = run(*exact, logsumexp, 0.0, False, attn_mask=mask, scale=ctx.scale)
+        return *(x.to(q.dtype) for x in found), None, None
 
 
-def written_out(scale: float, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def written_out(scale: float, mask: Tensor | None, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The formula, in operators that have derivatives of every kind."""
-    return (q * scale @ k.mT).softmax(-1) @ v
+    scores = q * scale @ k.mT
+    return (scores if mask is None else scores + mask).softmax(-1) @ v

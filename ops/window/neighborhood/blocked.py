@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ops._eager import is_transformed
 from ops._layout import known
-from ops.window.neighborhood import whole
+from ops.window.neighborhood import fused, whole
 from ops.window.neighborhood.chunked import ChunkedAttention
 from ops.window.neighborhood.geometry import Window
 from ops.window.neighborhood.tiles import Call, Tables, cached_tables, make_mask, make_tables
@@ -54,8 +54,8 @@ def attend_units(
 
 
 def few_scores(query: Tensor, tables: Tables) -> bool:
-    """Whether the map is one unit and has few scores in all."""
-    return tables.units == 1 and query.shape[0] * query.shape[-2] * prod(tables.shape) <= FEW_SCORES
+    """Whether the map is one unit and has few scores in all, but some."""
+    return tables.units == 1 and 0 < query.shape[0] * query.shape[-2] * prod(tables.shape) <= FEW_SCORES
 
 
 def attend(
@@ -67,12 +67,12 @@ def attend(
     find = make_tables if traced else cached_tables
     plain = traced or dropout_p > 0.0 or query.device.type != 'cpu'
     dtype = query.dtype if plain else torch.promote_types(query.dtype, torch.float32)
-    tables = find(tuple(query.shape[1:-2]), window, bias is not None, dtype, query.device)
+    tables = find(tuple(query.shape[1:-2]), window, plain and bias is not None, dtype, query.device)
     if plain:
         return attend_units(query, key, value, make_mask(tables, bias, dtype), tables, scale, dropout_p)
     call = Call(tables, window, scale)
-    if whole.is_global(query, bias, call):
-        return whole.attend_globally(query, key, value, bias, call)
+    if fused.is_worth(query, bias, call):
+        return fused.attend(query, key, value, bias, call)
     run = whole.attend if few_scores(query, tables) else ChunkedAttention.apply
     return run(query, key, value, bias, call)
 

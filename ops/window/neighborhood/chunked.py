@@ -26,12 +26,10 @@ from ops.window.neighborhood.tiles import (
     Bags,
     Call,
     Tables,
-    bias_table,
     cached_tables,
     make_bags,
-    make_mask,
-    make_mask_backward,
 )
+from ops.window.neighborhood.weights import Weights
 
 CHUNK_SCORES = 1 << 20  # at a time, about: 4 MB in float32
 
@@ -113,40 +111,10 @@ def restore(units: Tensor, way: Tensor | Bags | None, out: Tensor) -> Tensor:
     return out
 
 
-def make_mask_here(tables: Tables, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """`make_mask` in kept memory."""
-    if tables.entries is None or bias is None:
-        return make_mask(tables, bias, dtype)
-    heads, (kinds, *shape) = len(bias), tables.entries.shape
-    table = bias_table(tables, bias, dtype)
-    units = tables.units if tables.kinds is not None else 0
-    by_head, by_kind, mask = scratch(
-        dtype, (heads, kinds * prod(shape)), (kinds if units else 0, heads, *shape), (units, heads, *shape), use='mask'
-    )
-    torch.index_select(table, 1, tables.entries.flatten(), out=by_head)
-    of_kinds = by_head.view(heads, kinds, *shape).transpose(0, 1)
-    if tables.kinds is None:
-        return of_kinds
-    return torch.index_select(by_kind.copy_(of_kinds), 0, tables.kinds, out=mask)
-
-
-def softmax_weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, heads: int, out: Tensor) -> Tensor:
-    """(g, Q, D), (g, S, D) -> (g, Q, S) in `out`. The mask is (units or 1, N or 1, Q, S)."""
-    product(q, k.mT, out, scale)
-    if mask is not None:
-        out.view(-1, mask.shape[0], heads, *out.shape[1:]).add_(mask)
-    return torch.softmax(out, -1, out=out)
-
-
 def chunks(total: int, scores: int, grain: int = 1) -> list[slice]:
     """Return slices of `total`, of a multiple of `grain` and of about `CHUNK_SCORES` where one has `scores`."""
     step = max(1, CHUNK_SCORES // (scores * grain)) * grain
     return [slice(start, min(start + step, total)) for start in range(0, total, step)]
-
-
-def of_units(mask: Tensor, some: slice, total: int, heads: int) -> Tensor:
-    """Return what of a mask falls to `some` of `total` units and heads."""
-    return mask if mask.shape[0] == 1 or some == slice(0, total) else mask[some.start // heads : some.stop // heads]
 
 
 class ChunkedAttention(torch.autograd.Function):
@@ -156,10 +124,10 @@ class ChunkedAttention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: Call) -> Tensor:
         """Extra memory: the mask, and the units of one chunk with their scores."""
         ctx.save_for_backward(query, key, value, bias)
-        ctx.call, (tables, window, scale) = call, call
+        ctx.call, (tables, window, _) = call, call
         (heads, width), (queries, keys) = query.shape[-2:], tables.shape
         work = torch.promote_types(query.dtype, torch.float32)
-        mask = make_mask_here(tables, bias, work)
+        weigh = Weights(query, bias, call, work)
         out = query.new_empty(query.shape)
         for part in chunks(len(query), tables.units * heads * queries * keys):
             q = as_units(query[part], tables, window, work)
@@ -172,9 +140,8 @@ class ChunkedAttention(torch.autograd.Function):
             for some in slices:
                 unit_q, unit_k, unit_v = (units.take(some, space) for units, space in zip((q, k, v), memory))
                 weights = scores[: unit_q.shape[0]]
-                seen = None if mask is None else of_units(mask, some, total, heads)
-                softmax_weights(unit_q, unit_k, seen, scale, heads, weights)
-                product(weights, unit_v, x[some])
+                shares = weigh.fill(unit_q, unit_k, some, weights)
+                product(weights, unit_v, x[some]).mul_(shares)
             way = None
             if tables.places is not None:
                 way = cached_places(tuple(query.shape[1:-2]), window, heads, part.stop - part.start).queries
@@ -190,10 +157,10 @@ class ChunkedAttention(torch.autograd.Function):
         tables, window, scale = ctx.call
         (heads, width), (queries, keys) = query.shape[-2:], tables.shape
         work = torch.promote_types(query.dtype, torch.float32)
-        mask = make_mask_here(tables, bias, work)
+        weigh = Weights(query, bias, ctx.call, work)
         grad_mask = None
-        if mask is not None and ctx.needs_input_grad[3]:
-            grad_mask = scratch(work, tuple(mask.shape), use="the mask's gradient")[0].zero_()
+        if weigh.mask is not None and ctx.needs_input_grad[3]:
+            grad_mask = scratch(work, tuple(weigh.mask.shape), use="the mask's gradient")[0].zero_()
         grads = [query.new_empty(query.shape) for _ in range(3)]
         for part in chunks(len(query), tables.units * heads * queries * keys):
             q, g = (as_units(x[part], tables, window, work) for x in (query, grad))
@@ -215,12 +182,11 @@ class ChunkedAttention(torch.autograd.Function):
                 if places is not None and places.repeated is not None:
                     unit_g.masked_fill_(places.repeated[some], 0.0)
                 weights, scores = weights[: unit_q.shape[0]], scores[: unit_q.shape[0]]
-                seen = None if mask is None else of_units(mask, some, total, heads)
-                softmax_weights(unit_q, unit_k, seen, scale, heads, weights)
+                weights *= weigh.fill(unit_q, unit_k, some, weights)
                 unit_grads = (dq[some], dk[some], dv[some])
                 attention_backward(unit_g, unit_q, unit_k, unit_v, weights, scale, scores, unit_grads)
                 if grad_mask is not None:
-                    add_images(scores, of_units(grad_mask, some, total, heads))
+                    add_images(scores, weigh.of_units(grad_mask, some))
             ways = (None, None, None) if places is None else (places.queries, places.keys, places.keys)
             for i, (units, way) in enumerate(zip((dq, dk, dv), ways)):
                 result = restore(units, way, grads[i][part])
@@ -228,5 +194,5 @@ class ChunkedAttention(torch.autograd.Function):
                     grads[i] = result.to(query.dtype)
                 elif isinstance(way, Bags):
                     grads[i][part] = result
-        grad_bias = None if grad_mask is None else make_mask_backward(grad_mask, tables, bias)
+        grad_bias = None if grad_mask is None else weigh.bias_gradient(grad_mask)
         return *grads, grad_bias, None

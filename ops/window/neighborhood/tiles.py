@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ops._layout import is_fixed, known
-from ops._scratch import scratch
 from ops.window.neighborhood.geometry import Window, slot_windows
 
 # queries of a tile along each axis of a map, about: fewer make small products, more compute too many hidden scores
@@ -61,6 +60,13 @@ def cut_axis(length: int, target: int, kernel_size: int, stride: int, dilation: 
     if known(span >= WHOLE_SPAN * slots):
         return AxisCut(length, dilation, slots, 1, slots, slots, 0)
     return AxisCut(length, dilation, slots, (slots + tile - 1) // tile, tile, span, reach)
+
+
+def cut_map(size: tuple[int, ...], window: Window, whole: bool = False) -> list[AxisCut]:
+    """Cut every axis of a map, or leave it `whole`, which a dilated one cannot be."""
+    if whole:
+        return [AxisCut(length, 1, length, 1, length, length, 0) for length in size]
+    return [cut_axis(*axis) for axis in zip(size, TILE[len(size)], *window)]
 
 
 class AxisTables(NamedTuple):
@@ -152,7 +158,7 @@ class Tables(NamedTuple):
     keys: Tensor | None = None  # position of each key, (S * U,); None likewise
     places: Tensor | None = None  # where the query of each position stands among the Q * U, (P,); None likewise
     kinds: Tensor | None = None  # row of `entries` or `mask` of each unit, (U,); None for one row, or one each
-    same_entry: Bags | None = None  # for each entry of the bias table its rows of `entries`, flattened
+    seen: Tensor | None = None  # e ** `mask`: 1, 0 where hidden
 
 
 class Call(NamedTuple):
@@ -164,13 +170,19 @@ class Call(NamedTuple):
 
 
 def make_tables(
-    size: tuple[int, ...], window: Window, biased: bool, dtype: torch.dtype, device: torch.device, eager: bool = False
+    size: tuple[int, ...],
+    window: Window,
+    biased: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+    eager: bool = False,
+    whole: bool = False,
 ) -> Tables:
     """Tables of a map of `size` positions, at most 8 * S bytes for each; some 40 when `eager`.
 
-    Only `eager` tables have what takes sizes that the values decide: masks shared by units that see alike, and bags.
+    Only `eager` tables have what takes sizes that the values decide: masks shared by units that see alike.
     """
-    cuts = [cut_axis(*axis) for axis in zip(size, TILE[len(size)], *window)]
+    cuts = cut_map(size, window, whole)
     steps = zip(cuts, window.kernel_size, window.stride, window.is_causal)
     queries, keys, unit, place, kind, entries, hidden = zip(*(axis_tables(*axis, eager, device) for axis in steps))
     units = [cut.tiles * cut.groups for cut in cuts]
@@ -178,18 +190,18 @@ def make_tables(
     shape = prod(tiles), prod([cut.span for cut in cuts])
     shade = reduce(outer, hidden) > 0
     hides = any(window.is_causal) or not all(known(cut.slots <= size) for cut, size in zip(cuts, window.kernel_size))
-    entry = mask = same_entry = None
+    entry = mask = seen = None
     if biased:
         bounds = [2 * kernel_size - 1 for kernel_size in window.kernel_size]
         entry = flat_index(entries, bounds).masked_fill(shade, prod(bounds)).int()
-        same_entry = make_bags(entry.flatten(), prod(bounds)) if eager else None
     elif hides:
         mask = torch.zeros(shade.shape, dtype=dtype, device=device).masked_fill(shade, float('-inf'))
+        seen = (~shade).to(dtype) if eager else None
     if known(prod(units) == 1):
-        return Tables(1, shape, hides, entry, mask, same_entry=same_entry)
+        return Tables(1, shape, hides, entry, mask, seen=seen)
     places = flat_index(place, tiles) * prod(units) + flat_index(unit, units)
     query, key = (flat_index(index, size).T.flatten() for index in (queries, keys))
-    tables = Tables(prod(units), shape, hides, entry, mask, query, key, places, same_entry=same_entry)
+    tables = Tables(prod(units), shape, hides, entry, mask, query, key, places, seen=seen)
     if not eager:
         return tables
     counts = [table.shape[0] for table in entries]
@@ -226,15 +238,3 @@ def make_mask(tables: Tables, bias: Tensor | None, dtype: torch.dtype) -> Tensor
     if tables.kinds is not None:
         mask = mask.contiguous().index_select(0, tables.kinds)  # whole rows are copied faster than strided ones
     return mask
-
-
-def make_mask_backward(grad: Tensor, tables: Tables, bias: Tensor) -> Tensor:
-    """Transpose of `make_mask`: the gradient of `bias` from that of the mask, (U or 1, N, Q, S)."""
-    assert tables.entries is not None
-    assert tables.same_entry is not None
-    heads, (kinds, *shape) = len(bias), tables.entries.shape
-    of_kinds, rows = scratch(grad.dtype, (kinds, heads, *shape), (kinds, *shape, heads), use='mask')
-    if tables.kinds is not None:
-        grad = of_kinds.zero_().index_add_(0, tables.kinds, grad)
-    rows.copy_(grad.permute(0, 2, 3, 1))
-    return tables.same_entry.sums(rows.view(-1, heads)).T.reshape(bias.shape).to(bias.dtype)

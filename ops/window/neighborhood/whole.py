@@ -1,7 +1,5 @@
 """A small map on the CPU: a single unit, whose few weights are kept for the backward pass.
 
-Where every query sees every key, and in inference with a bias, it is torch's fused attention.
-
 Letters: B batch, N heads, D channels per head, G = B * N, P positions of the map.
 """
 
@@ -9,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ops import _attention
-from ops._eager import as_own, needs_grad
+from ops._eager import as_own
 from ops._products import is_special
+from ops.window.neighborhood.lines import cached_lines, collect
 from ops.window.neighborhood.reference import special_gradients
-from ops.window.neighborhood.tiles import Call, bias_table, make_mask, make_mask_backward
+from ops.window.neighborhood.tiles import Call
+from ops.window.neighborhood.weights import Weights
 
 
 def to_heads(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -30,20 +28,16 @@ def from_heads(x: Tensor, like: Tensor) -> Tensor:
     return x.transpose(1, 2).reshape(like.shape).to(like.dtype)
 
 
-def run_forward(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: Call) -> tuple[Tensor, Tensor]:
-    """(B, *size, N, D) x 3 -> (B, *size, N, D) and the weights, (G, P, P). 16-bit inputs are computed in float32."""
-    tables, scale = call.tables, call.scale
-    images, work = query.shape[0], torch.promote_types(query.dtype, torch.float32)
+def run_forward(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: Call) -> tuple[Tensor, ...]:
+    """(B, *size, N, D) x 3 -> (B, *size, N, D); weights, (G, P, P), and what makes their sums 1, (G, P, 1).
+
+    16-bit inputs are computed in float32.
+    """
+    work = torch.promote_types(query.dtype, torch.float32)
     q, k, v = to_heads(query, work), to_heads(key, work), to_heads(value, work)
-    if bias is not None and tables.entries is not None:
-        mask = bias_table(tables, bias, work).index_select(1, tables.entries.flatten()).view(-1, *tables.shape)
-        weights = (mask if images == 1 else mask.repeat(images, 1, 1)).baddbmm_(q, k.mT, alpha=scale)
-    elif tables.mask is not None:
-        weights = torch.baddbmm(tables.mask, q, k.mT, alpha=scale)
-    else:
-        weights = q.new_empty(q.shape[0], *tables.shape).baddbmm_(q, k.mT, beta=0, alpha=scale)
-    torch.softmax(weights, -1, out=weights)
-    return from_heads(weights @ v, query), weights
+    weights = q.new_empty(q.shape[0], *call.tables.shape)
+    shares = Weights(query, bias, call, work).fill(q, k, slice(0, len(q)), weights)
+    return from_heads((weights @ v).mul_(shares), query), weights, shares
 
 
 class WholeAttention(torch.autograd.Function):
@@ -51,8 +45,8 @@ class WholeAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: Call) -> Tensor:
-        out, weights = run_forward(query, key, value, bias, call)
-        ctx.save_for_backward(query, key, value, bias, weights)
+        out, weights, shares = run_forward(query, key, value, bias, call)
+        ctx.save_for_backward(query, key, value, bias, weights.mul_(shares))
         ctx.call = call
         return as_own(out)
 
@@ -61,41 +55,18 @@ class WholeAttention(torch.autograd.Function):
         if is_special(grad):
             return special_gradients(ctx, grad)
         query, key, value, bias, weights = ctx.saved_tensors
-        tables = ctx.call.tables
         work = weights.dtype
         q, k, v, g = to_heads(query, work), to_heads(key, work), to_heads(value, work), to_heads(grad, work)
         scores = g @ v.mT
         torch._softmax_backward_data(scores, weights, -1, work, grad_input=scores)
         grad_bias = None
         if ctx.needs_input_grad[3]:
-            of_mask = scores.view(query.shape[0], 1, bias.shape[0], *tables.shape)
-            grad_bias = make_mask_backward(of_mask[0] if query.shape[0] == 1 else of_mask.sum(0), tables, bias)
+            of_images = scores.view(query.shape[0], -1, *scores.shape[1:])
+            lines = cached_lines(tuple(query.shape[1:-2]), ctx.call.window, query.shape[-2])
+            grad_bias = collect(of_images[0] if len(of_images) == 1 else of_images.sum(0), lines, bias)
         scores *= ctx.call.scale
         grads = from_heads(scores @ k, query), from_heads(scores.mT @ q, key), from_heads(weights.mT @ g, value)
         return *grads, grad_bias, None
-
-
-def is_global(query: Tensor, bias: Tensor | None, call: Call) -> bool:
-    """Whether all that is done is done by torch's fused attention, which sees no gradient of a bias."""
-    tables = call.tables
-    return (
-        query.dtype is torch.float32
-        and _attention.AVAILABLE
-        and tables.units == 1
-        and tables.mask is None
-        and (bias is None or not torch.is_grad_enabled())
-    )
-
-
-def attend_globally(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: Call) -> Tensor:
-    """(B, *size, N, D) x 3 -> (B, *size, N, D)."""
-    q, k, v = (x.flatten(1, -3).transpose(1, 2) for x in (query, key, value))
-    if needs_grad(query, key, value):
-        out = _attention.Attention.apply(q, k, v, call.scale)
-    else:
-        mask = make_mask(call.tables, bias, query.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, mask, scale=call.scale)
-    return out.transpose(1, 2).reshape(query.shape)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: Call) -> Tensor:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ops.window.neighborhood import blocked, chunked, na1d, na2d, na3d, reference, tiles
+from ops.window.neighborhood import blocked, chunked, fused, lines, na1d, na2d, na3d, reference, tiles, weights
 from ops.window.neighborhood.functional import make_window
 from tests.ops.conftest import assert_near
 
@@ -79,13 +79,20 @@ def assert_agrees(run, leaves, window, scale=0.4):
         assert_near(actual, wanted, dtype)
 
 
+@pytest.fixture(params=[True, False], ids=['Intel', 'others'])
+def processor(request, monkeypatch):
+    """Processors on which other maps are fused."""
+    monkeypatch.setattr(fused, 'is_intel', lambda: request.param)
+
+
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles of two or so queries along an axis and one sample at a time, so that small maps have many of each."""
+    monkeypatch.setattr(fused, 'is_intel', lambda: False)
     monkeypatch.setattr(tiles, 'TILE', {1: (4,), 2: (2, 2), 3: (2, 2, 2)})
     monkeypatch.setattr(tiles, 'SHORT', 0)
     monkeypatch.setattr(chunked, 'CHUNK_SCORES', 1)
-    caches = tiles.cached_tables, chunked.cached_rows, chunked.cached_places
+    caches = tiles.cached_tables, lines.cached_lines, chunked.cached_rows, chunked.cached_places
     for cache in caches:
         cache.cache_clear()
     yield
@@ -130,6 +137,7 @@ PATHS = {  # what the blocked backend does with it -> map and window
 }
 
 
+@pytest.mark.usefixtures('processor')
 @pytest.mark.parametrize('biased', [False, True])
 @pytest.mark.parametrize('path', PATHS)
 def test_blocked_equals_reference(path, biased):
@@ -138,6 +146,7 @@ def test_blocked_equals_reference(path, biased):
     assert_agrees(blocked.attend, inputs(size, window, batch=2, biased=biased), window)
 
 
+@pytest.mark.usefixtures('processor')
 @pytest.mark.parametrize('biased', [False, True])
 @pytest.mark.parametrize('path', PATHS)
 def test_blocked_takes_any_order_in_memory(path, biased):
@@ -149,6 +158,7 @@ def test_blocked_takes_any_order_in_memory(path, biased):
     assert_agrees(blocked.attend, [*qkv, *bias], window)
 
 
+@pytest.mark.usefixtures('processor')
 @pytest.mark.parametrize('biased', [False, True])
 @pytest.mark.parametrize('path', PATHS)
 def test_inference_is_what_training_sees(path, biased):
@@ -158,6 +168,70 @@ def test_inference_is_what_training_sees(path, biased):
     call = (query, key, value, window, 0.4, bias[0] if biased else None, 0.0)
     with torch.no_grad():
         assert_near(blocked.attend(*call), reference.attend(*call))
+
+
+@pytest.mark.parametrize('scores', ['large', 'small', 'those of the bias'])
+@pytest.mark.parametrize('path', PATHS)
+def test_scores_may_leave_the_range_of_exponentials(path, scores, monkeypatch):
+    monkeypatch.setattr(fused, 'is_intel', lambda: False)
+    size, window = PATHS[path]
+    window = make_window(len(size), *window)
+    query, key, value, bias = inputs(size, window, grad=False)
+    if scores == 'those of the bias':
+        bias = bias.sign() * 100
+    else:
+        query[..., 0], key[..., 0] = 15.0, 20.0 if scores == 'large' else -20.0
+    found = blocked.attend(query, key, value, window, 0.4, bias, 0.0)
+    assert_near(found, reference.attend(query.double(), key.double(), value.double(), window, 0.4, bias.double(), 0.0))
+
+
+@pytest.mark.parametrize('biased', [False, True])
+@pytest.mark.parametrize('path', PATHS)
+def test_gradients_of_scores_beyond_that_range(path, biased, monkeypatch):
+    monkeypatch.setattr(fused, 'is_intel', lambda: False)
+    monkeypatch.setattr(weights, 'LARGEST_SUM', 1e-3)  # where all are
+    size, window = PATHS[path]
+    window = make_window(len(size), *window)
+    assert_agrees(blocked.attend, inputs(size, window, biased=biased), window)
+
+
+MAPS = [(size, make_window(len(size), *window)) for size, window in (*SMALL, *PATHS.values())]
+WHOLE_MAPS = [(size, window) for size, window in MAPS if max(window.dilation) == 1]
+
+
+@pytest.mark.parametrize(
+    ('size', 'window', 'whole'), [(*call, whole) for whole, maps in enumerate((MAPS, WHOLE_MAPS)) for call in maps]
+)
+def test_lines_are_the_entries_of_the_table(size, window, whole):
+    table = torch.randn(2, *(2 * k - 1 for k in window.kernel_size), dtype=torch.float64, requires_grad=True)
+    tables = tiles.make_tables(size, window, True, table.dtype, table.device, eager=True, whole=bool(whole))
+    mask = tiles.make_mask(tables._replace(kinds=None), table, table.dtype)
+    found = lines.cached_lines(size, window, 2, bool(whole))
+    assert torch.equal(lines.spread(table.detach(), found, float('-inf')), mask)
+    grad = torch.randn_like(mask).masked_fill(mask.isinf(), 0.0)
+    (expected,) = torch.autograd.grad(mask, table, grad)
+    assert_near(lines.collect(grad, found, table), expected)
+
+
+def test_a_map_is_fused_where_units_are_slower(monkeypatch):
+    """As measured; never with a bias to be trained, nor dilated."""
+
+    def is_fused(size, biased=False, batch=1, dilation=1, intel=True):
+        monkeypatch.setattr(fused, 'is_intel', lambda: intel)
+        window = make_window(2, 7, dilation=dilation)
+        query, key, value, *bias = inputs((size, size), window, batch=batch, heads=8, biased=biased)
+        seen = []
+        monkeypatch.setattr(fused, 'attend', lambda *call: seen.append(call) or query)
+        blocked.attend(query, key, value, window, 1.0, bias[0] if biased else None, 0.0)
+        return bool(seen)
+
+    assert [is_fused(size) for size in (7, 10, 14, 20)] == [True, True, True, False]
+    assert [is_fused(size, intel=False) for size in (7, 10, 14)] == [True, False, False]
+    assert [is_fused(14, batch=batch) for batch in (1, 8)] == [True, False]
+    assert [is_fused(size, dilation=2) for size in (14, 20)] == [False, False]
+    assert not is_fused(7, biased=True)
+    with torch.no_grad():
+        assert is_fused(7, biased=True)
 
 
 @st.composite
