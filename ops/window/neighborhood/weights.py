@@ -58,7 +58,7 @@ class Weights:
         return mask[units] if 1 < mask.shape[0] > units.stop - units.start else mask
 
     def fill(self, q: Tensor, k: Tensor, some: slice, out: Tensor) -> Tensor:
-        """(g, Q, D), (g, S, D) -> weights (g, Q, S) in `out`, and their factors, (g, Q, 1), still to be multiplied with."""
+        """(g, Q, D), (g, S, D) -> weights (g, Q, S) in `out` and the factors, (g, Q, 1), that they still need."""
         mask = None if self.mask is None else self.of_units(self.mask, some)
         by_unit = out if mask is None else out.view(-1, mask.shape[0], self.heads, *out.shape[1:])
         product(q, k.mT, out, self.call.scale)
