@@ -7,6 +7,7 @@ Letters: B batch, P positions of the map, N heads, D channels per head.
 
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,14 @@ from ops.window.neighborhood.tiles import Call, make_tables
 
 CROWDED, MANY_KEYS = 256, 100  # values 1 KB apart share few places of the nearest cache, unless they are copied
 MORE_SCORES, FEW_SCORES = 1.5, 1 << 17  # on Intel's processors: times those of the units, beside few that cost nothing
+
+
+class Attention(_attention.Attention):
+    """Its result is not the one that is kept: the caller may change it in place."""
+
+    @staticmethod
+    def forward(ctx: Any, *call: Any) -> Tensor:
+        return _attention.Attention.forward(ctx, *call).clone()
 
 
 def is_worth(query: Tensor, bias: Tensor | None, call: Call) -> bool:
@@ -38,17 +47,17 @@ def is_worth(query: Tensor, bias: Tensor | None, call: Call) -> bool:
 
 @lru_cache(maxsize=64)
 def cached_mask(size: tuple[int, ...], window: Window) -> Tensor | None:
-    """(1, 1, P, P), of -inf where a query does not see the key; None where every query sees every key."""
+    """(1, P, P), of -inf where a query does not see the key; None where every query sees every key."""
     with torch.inference_mode(False):
-        mask = make_tables(size, window, False, torch.float32, torch.device('cpu'), whole=True).mask
-        return None if mask is None else mask[None]
+        return make_tables(size, window, False, torch.float32, torch.device('cpu'), whole=True).mask
 
 
 def make_mask(query: Tensor, bias: Tensor | None, call: Call) -> Tensor | None:
     """`cached_mask` with the bias, (1, N, P, P), in kept memory."""
     size = tuple(query.shape[1:-2])
     if bias is None:
-        return cached_mask(size, call.window)
+        mask = call.tables.mask if call.tables.units == 1 else cached_mask(size, call.window)
+        return None if mask is None else mask[None]
     lines = cached_lines(size, call.window, query.shape[-2], whole=True)
     return spread(bias.to(query.dtype), lines, float('-inf'))
 
@@ -60,7 +69,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call:
     if v.stride(2) % CROWDED == 0 and v.shape[2] >= MANY_KEYS:
         v = v.contiguous()
     if needs_grad(query, key, value):
-        out = _attention.Attention.apply(q, k, v, call.scale, mask).clone()  # which the caller may change in place
+        out = Attention.apply(q, k, v, call.scale, mask)
     else:
         out = F.scaled_dot_product_attention(q, k, v, mask, scale=call.scale)
     return out.transpose(1, 2).reshape(query.shape)

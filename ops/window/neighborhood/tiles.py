@@ -158,7 +158,6 @@ class Tables(NamedTuple):
     keys: Tensor | None = None  # position of each key, (S * U,); None likewise
     places: Tensor | None = None  # where the query of each position stands among the Q * U, (P,); None likewise
     kinds: Tensor | None = None  # row of `entries` or `mask` of each unit, (U,); None for one row, or one each
-    seen: Tensor | None = None  # e ** `mask`: 1, 0 where hidden
 
 
 class Call(NamedTuple):
@@ -190,18 +189,17 @@ def make_tables(
     shape = prod(tiles), prod([cut.span for cut in cuts])
     shade = reduce(outer, hidden) > 0
     hides = any(window.is_causal) or not all(known(cut.slots <= size) for cut, size in zip(cuts, window.kernel_size))
-    entry = mask = seen = None
+    entry = mask = None
     if biased:
         bounds = [2 * kernel_size - 1 for kernel_size in window.kernel_size]
         entry = flat_index(entries, bounds).masked_fill(shade, prod(bounds)).int()
     elif hides:
         mask = torch.zeros(shade.shape, dtype=dtype, device=device).masked_fill(shade, float('-inf'))
-        seen = (~shade).to(dtype) if eager else None
     if known(prod(units) == 1):
-        return Tables(1, shape, hides, entry, mask, seen=seen)
+        return Tables(1, shape, hides, entry, mask)
     places = flat_index(place, tiles) * prod(units) + flat_index(unit, units)
     query, key = (flat_index(index, size).T.flatten() for index in (queries, keys))
-    tables = Tables(prod(units), shape, hides, entry, mask, query, key, places, seen=seen)
+    tables = Tables(prod(units), shape, hides, entry, mask, query, key, places)
     if not eager:
         return tables
     counts = [table.shape[0] for table in entries]

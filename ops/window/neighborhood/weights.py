@@ -7,15 +7,26 @@ score of -inf, on which MKL's exponentials take 30 times as long.
 Letters: N heads, D channels per head, U units, Q queries and S keys of one unit; g units and heads of a call.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from ops._products import product
 from ops._scratch import scratch
+from ops.window.neighborhood.geometry import Window
 from ops.window.neighborhood.lines import Lines, cached_lines, collect, spread
-from ops.window.neighborhood.tiles import Call
+from ops.window.neighborhood.tiles import Call, cached_tables
 
 LARGEST_SUM = 1e25  # of exponentials, as the smallest is its reciprocal: products with them stay in float32's range
+
+
+@lru_cache(maxsize=64)
+def cached_seen(size: tuple[int, ...], window: Window, dtype: torch.dtype) -> Tensor | None:
+    """What `Tables.mask` is as a factor, (kinds, 1, Q, S): 1, 0 where hidden."""
+    with torch.inference_mode(False):
+        mask = cached_tables(size, window, False, dtype, torch.device('cpu')).mask
+        return None if mask is None else (mask == 0)[:, None].to(dtype)
 
 
 class Weights:
@@ -23,10 +34,11 @@ class Weights:
 
     def __init__(self, query: Tensor, bias: Tensor | None, call: Call, dtype: torch.dtype) -> None:
         """The query is (B, *size, N, D); weights are of the `dtype`."""
-        self.call, self.heads, self.bias, self.dtype = call, query.shape[-2], bias, dtype
+        self.call, self.bias, self.dtype = call, bias, dtype
+        self.size, self.heads = tuple(query.shape[1:-2]), query.shape[-2]
         self.lines: Lines | None = None
         if bias is not None:
-            self.lines = cached_lines(tuple(query.shape[1:-2]), call.window, self.heads)
+            self.lines = cached_lines(self.size, call.window, self.heads)
         self.careful = False
         self.mask = self.make_factors()
 
@@ -34,8 +46,8 @@ class Weights:
         """Of exponentials, (U or 1, N or 1, Q, S), in kept memory."""
         if self.lines is not None and self.bias is not None:
             return self.by_units(spread(self.bias.to(self.dtype).exp(), self.lines, 0.0))
-        seen = self.call.tables.seen
-        return None if seen is None else self.by_units(seen[:, None])
+        seen = cached_seen(self.size, self.call.window, self.dtype)
+        return None if seen is None else self.by_units(seen)
 
     def make_addends(self) -> Tensor | None:
         """Their logarithms, which no bias takes out of the range of numbers."""

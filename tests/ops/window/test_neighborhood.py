@@ -92,7 +92,13 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(tiles, 'TILE', {1: (4,), 2: (2, 2), 3: (2, 2, 2)})
     monkeypatch.setattr(tiles, 'SHORT', 0)
     monkeypatch.setattr(chunked, 'CHUNK_SCORES', 1)
-    caches = tiles.cached_tables, lines.cached_lines, chunked.cached_rows, chunked.cached_places
+    caches = (
+        tiles.cached_tables,
+        weights.cached_seen,
+        lines.cached_lines,
+        chunked.cached_rows,
+        chunked.cached_places,
+    )
     for cache in caches:
         cache.cache_clear()
     yield
