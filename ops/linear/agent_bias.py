@@ -17,7 +17,7 @@ BASE = 7
 """Side of the map that `an_bias` and `na_bias` are learned on, whatever the size of the map."""
 
 MATRIX = 1 << 17
-"""Numbers of the largest `bias_matrix`, that of 28 x 28 positions and little more; beyond, interpolation is faster."""
+"""Numbers of the largest `bias_matrix`, that of 28 x 28 positions and little more; beyond, `bias_of_axes` is faster."""
 
 
 def resize_axis(table: Tensor, length: int) -> Tensor:
@@ -47,9 +47,29 @@ def bias_matrix(sizes: tuple[int, ...], grid: tuple[int, int]) -> Tensor:
         return resized_bias(identity[None].split(sizes, dim=2), grid)[0]
 
 
+@lru_cache(maxsize=64)
+def axis_matrix(length: int, size: int) -> Tensor:
+    """What `resize_axis`, and `resize_plane` along an axis, makes of the identity: (length, size)."""
+    with torch.inference_mode(False), torch.no_grad():
+        return resize_axis(torch.eye(length, dtype=torch.float32)[None], size)[0]
+
+
+def bias_of_axes(parts: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    """`resized_bias` by products: for each head and agent (H, 7 + 2) x (7 + 2, W), of plane, rows and columns."""
+    plane, rows, columns, *prefix = parts
+    rows, columns = (x @ axis_matrix(x.shape[2], size) for x, size in zip((rows, columns), grid))
+    high, wide = (axis_matrix(BASE, size) for size in grid)
+    left = [high.T.expand(*rows.shape[:2], -1, -1), rows[..., None], rows.new_ones(*rows.shape, 1)]
+    right = [plane.unflatten(2, (BASE, BASE)) @ wide, torch.ones_like(columns)[:, :, None], columns[:, :, None]]
+    bias = (torch.cat(left, dim=3) @ torch.cat(right, dim=2)).flatten(2)
+    return torch.cat([*prefix, bias], dim=2) if prefix else bias
+
+
 def agent_bias(parts: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-    """`resized_bias`, on small maps by one product where parameters are of float32 on the CPU."""
+    """`resized_bias`, by products where parameters are of float32 on the CPU."""
     sizes = tuple(part.shape[2] for part in parts)
-    if is_watched() or not all(map(is_ordinary, parts)) or sum(sizes) * grid[0] * grid[1] > MATRIX:
+    if is_watched() or not all(map(is_ordinary, parts)):
         return resized_bias(parts, grid)
+    if sum(sizes) * grid[0] * grid[1] > MATRIX:
+        return bias_of_axes(parts, grid)
     return torch.cat(list(parts), dim=2) @ bias_matrix(sizes, grid)

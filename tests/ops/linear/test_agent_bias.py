@@ -1,10 +1,10 @@
-"""The bias of agents and positions as one product with a matrix."""
+"""The bias of agents and positions as products."""
 
 import pytest
 import torch
 
 from ops import AgentAttention
-from ops.linear.agent_bias import agent_bias, bias_matrix, resized_bias
+from ops.linear.agent_bias import agent_bias, axis_matrix, bias_matrix, bias_of_axes, resized_bias
 from tests.ops.conftest import assert_near
 
 
@@ -18,9 +18,27 @@ def test_the_matrix_of_the_bias_is_its_interpolation(grid, prefix):
     assert_near(actual, resized_bias(parts, grid))
 
 
-def test_a_matrix_made_in_inference_serves_training():
+@pytest.mark.parametrize('grid', [(7, 7), (56, 56), (33, 64), (3, 11)])
+@pytest.mark.parametrize('prefix', [(), (2,)])
+def test_axes_apart_are_the_interpolation_with_its_gradients(grid, prefix):
+    parts = [torch.randn(2, 5, length, requires_grad=True) for length in (49, 33, 64, *prefix)]
+    actual, expected = bias_of_axes(parts, grid), resized_bias(parts, grid)
+    assert_near(actual, expected)
+    grad = torch.randn_like(actual)
+    for ours, plain in zip(torch.autograd.grad(actual, parts, grad), torch.autograd.grad(expected, parts, grad)):
+        assert_near(ours, plain)
+
+
+def test_large_maps_take_the_axes_apart():
+    parts = [torch.randn(2, 5, length) for length in (49, 56, 56)]
+    assert torch.equal(agent_bias(parts, (56, 56)), bias_of_axes(parts, (56, 56)))
+
+
+@pytest.mark.parametrize('size', [4, 40])
+def test_matrices_made_in_inference_serve_training(size):
     bias_matrix.cache_clear()
-    module, x = AgentAttention(8, 2, 4, agent_num=4), torch.randn(1, 4, 4, 8)
+    axis_matrix.cache_clear()
+    module, x = AgentAttention(8, 2, size, agent_num=4), torch.randn(1, size, size, 8)
     with torch.inference_mode():
         module(x)
     module(x).sum().backward()
