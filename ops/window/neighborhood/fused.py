@@ -1,6 +1,6 @@
 """A small map on the CPU as a whole, by torch's fused attention under a mask. Eager calls in float32.
 
-No gradient of a bias: the kernel has none for its mask.
+No gradient of a bias: the kernel has none for its mask. Not under autocast, which would change the type of some maps.
 
 Letters: B batch, P positions of the map, N heads, D channels per head.
 """
@@ -36,7 +36,7 @@ def is_worth(query: Tensor, bias: Tensor | None, call: Call) -> bool:
     """Whether it can serve a call, and units are not faster."""
     if query.dtype is not torch.float32 or not _attention.AVAILABLE or max(call.window.dilation) > 1:
         return False
-    if bias is not None and torch.is_grad_enabled():
+    if bias is not None and torch.is_grad_enabled() or torch.is_autocast_enabled('cpu'):
         return False
     tables = call.tables
     if not is_intel():

@@ -364,6 +364,24 @@ def test_bias_may_have_another_dtype():
     assert_near(out, na2d(q.double(), k.double(), v.double(), 3, rel_pos_bias=bias.double()), torch.bfloat16)
 
 
+@pytest.mark.usefixtures('processor')
+@pytest.mark.parametrize('biased', [False, True])
+@pytest.mark.parametrize('path', PATHS)
+def test_autocast_leaves_the_type(path, biased):
+    size, window = PATHS[path]
+    window = make_window(len(size), *window)
+    query, key, value, *bias = inputs(size, window, biased=biased)
+    call = (query, key, value, window, 0.4, bias[0] if biased else None, 0.0)
+    with torch.autocast('cpu', torch.bfloat16):
+        trained = blocked.attend(*call)
+        with torch.no_grad():
+            inferred = blocked.attend(*call)
+    expected = reference.attend(*call)
+    for out in (trained, inferred):
+        assert out.dtype is torch.float32
+        assert_near(out, expected.bfloat16().float(), torch.bfloat16)
+
+
 @pytest.mark.parametrize('backend', ['reference', 'blocked'])
 def test_dropout_drops_weights(backend):
     window = make_window(2, 3)
