@@ -1,8 +1,8 @@
 """Neighborhood attention on tiles of queries with a shared halo of keys, by `scaled_dot_product_attention`.
 
 The map is gathered into units of equal size (tiles.py) and one masked attention runs over all units and heads; a small
-map is a single unit and is not copied. Eager calls on the CPU go to chunked.py; those of few scores, or in which every
-query sees every key, to whole.py.
+map is a single unit and is not copied. Eager calls on the CPU go to chunked.py; maps that need no units to fused.py,
+which torch's kernel serves, or with few scores to whole.py.
 
 Letters: B batch, P positions of the map, N heads, D channels per head, U units, Q queries and S keys of one unit.
 """

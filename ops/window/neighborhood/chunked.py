@@ -1,6 +1,6 @@
 """The units of tiles.py on the CPU, by plain products of as many at a time as the cache holds.
 
-For units as small as these, products and a softmax in place are faster than `scaled_dot_product_attention`, which also
+For units as small as these, products and weights in place are faster than `scaled_dot_product_attention`, which also
 has no fast CPU kernel for a mask that is trained. The backward pass gathers and weighs again: nothing but the inputs is
 kept for it.
 
@@ -22,13 +22,7 @@ from ops._products import add_images, attention_backward, gather, is_special, pr
 from ops._scratch import scratch
 from ops.window.neighborhood.geometry import Window
 from ops.window.neighborhood.reference import special_gradients
-from ops.window.neighborhood.tiles import (
-    Bags,
-    Call,
-    Tables,
-    cached_tables,
-    make_bags,
-)
+from ops.window.neighborhood.tiles import Bags, Call, Tables, cached_tables, make_bags
 from ops.window.neighborhood.weights import Weights
 
 CHUNK_SCORES = 1 << 20  # at a time, about: 4 MB in float32

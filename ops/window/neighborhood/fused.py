@@ -36,7 +36,7 @@ def is_worth(query: Tensor, bias: Tensor | None, call: Call) -> bool:
     """Whether it can serve a call, and units are not faster."""
     if query.dtype is not torch.float32 or not _attention.AVAILABLE or max(call.window.dilation) > 1:
         return False
-    if bias is not None and torch.is_grad_enabled() or torch.is_autocast_enabled('cpu'):
+    if (bias is not None and torch.is_grad_enabled()) or torch.is_autocast_enabled('cpu'):
         return False
     tables = call.tables
     if not is_intel():
