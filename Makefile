@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CPP := $(shell find ops -name '*.cpp' -o -name '*.h')
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: demo test test-timm test-openmmlab lint tables clean
@@ -24,6 +25,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 	$(BIN)/python tools/make_tables.py --check
 
 tables: $(VENV)/.dev
@@ -35,7 +37,7 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt $(CPP) | $(VENV)/bin/python
 	@echo "installing attnzoo[$*] into $(VENV)"
 	$(PIP) --editable '.[$*]'
 	@touch $@

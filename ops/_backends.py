@@ -23,13 +23,13 @@ class Backend:
 
 
 def choose(backends: Sequence[Backend], wanted: str | None, *args: Any) -> Callable[..., Any]:
-    """The `run` of the wanted backend, or of the first that is worth it and can serve `args` when `wanted` is None.
+    """The `run` of the wanted backend, or of the first that can serve `args` and is worth it when `wanted` is None.
 
     A wanted backend that cannot run is a ValueError with its reason; nothing falls back silently.
     """
     if wanted is None:
         for backend in backends:
-            if (backend.is_worth is None or backend.is_worth(*args)) and backend.why_not(*args) is None:
+            if backend.why_not(*args) is None and (backend.is_worth is None or backend.is_worth(*args)):
                 return backend.run
     refusals = []
     for backend in backends:

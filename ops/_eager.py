@@ -19,10 +19,14 @@ def is_transformed() -> bool:
 
 def is_watched() -> bool:
     """Whether something beyond autograd looks at the operators that are called."""
+    return torch.is_autocast_enabled('cpu') or is_intercepted()
+
+
+def is_intercepted() -> bool:
+    """Whether something beyond autograd and autocast looks at the operators that are called."""
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
-        or torch.is_autocast_enabled('cpu')
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
         or is_transformed()

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ops._backends import Backend, choose
-from ops.window.neighborhood import blocked, flex, natten, reference, triton
+from ops.window.neighborhood import blocked, flex, native, natten, reference, triton
 from ops.window.neighborhood.geometry import Window
 
 BACKENDS = (  # flex compiles for every shape, which is for the caller to want
     Backend('natten', natten.attend, natten.why_not),
+    Backend('native', native.attend, native.why_not, native.is_worth),
     Backend('blocked', blocked.attend, blocked.why_not),
     Backend('flex', flex.attend, flex.why_not),
     Backend('reference', reference.attend, reference.why_not),

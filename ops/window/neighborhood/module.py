@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._linear import Linear
+from ops._split import split
 from ops.window.neighborhood.functional import BACKENDS, attend, make_window
 from ops.window.neighborhood.geometry import Window
 from ops.window.neighborhood.reference import gather_attention
@@ -72,7 +73,9 @@ class _NeighborhoodAttention(nn.Module):
             pad += [0, max(0, self.kernel_size[axis] * self.dilation[axis] - size[axis])]
         if max(pad) > 0:
             x = F.pad(x, pad)
-        q, k, v = self.qkv(x).unflatten(-1, [3, self.num_heads, -1]).unbind(-3)
+        x = self.qkv(x)
+        parts = x.chunk(3, -1) if torch.jit.is_scripting() else split(x, 3)
+        q, k, v = [part.unflatten(-1, [self.num_heads, -1]) for part in parts]
         bias = self.rpb if self.rpb is None else self.rpb.to(q.dtype)
         dropout_p = self.attn_drop if self.training else 0.0
         if torch.jit.is_scripting():

@@ -418,7 +418,7 @@ def test_impossible_window_is_refused(axes, arguments, message):
         (dict.fromkeys(('query', 'key', 'value'), torch.ones(1, 8, 12, 2, 4).int()), 'query is torch.int32'),
         (dict(rel_pos_bias=torch.zeros(2, 3, 3)), r'rel_pos_bias has shape \(2, 3, 3\).* is \(2, 5, 5\)'),
         (dict(rel_pos_bias=torch.zeros(2, 5, 5).long()), 'rel_pos_bias is torch.int64'),
-        (dict(backend='fast'), "no backend 'fast'; choose one of: natten, blocked, flex, reference, triton"),
+        (dict(backend='fast'), "no backend 'fast'; choose one of: natten, native, blocked, flex, reference, triton"),
         (dict(backend='flex'), 'flex: it is compiled for CUDA only'),
         (dict(backend='natten'), 'natten: its kernels run on CUDA only'),
     ],

@@ -113,7 +113,10 @@ def test_device_and_dtype_are_those_asked_for():
     [
         (dict(dim=9, num_heads=2, kernel_size=3), 'dim 9 is not a multiple of num_heads 2'),
         (dict(dim=8, num_heads=2, kernel_size=3, stride=4), 'stride .4, 4. is larger'),
-        (dict(dim=8, num_heads=2, kernel_size=3, backend='fast'), "no backend 'fast'; choose one of: natten, blocked"),
+        (
+            dict(dim=8, num_heads=2, kernel_size=3, backend='fast'),
+            "no backend 'fast'; choose one of: natten, native, blocked",
+        ),
     ],
 )
 def test_impossible_module_is_refused(arguments, message):

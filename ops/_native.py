@@ -1,0 +1,32 @@
+"""The kernels in C++, which an installation builds where it finds a compiler, once for each kind of processor.
+
+They include no header of torch or Python and so do not depend on the version of either. Where they were not built,
+torch's operators do their work.
+"""
+
+import ctypes
+from functools import lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+
+LIBRARIES = {'AVX512': '_kernels_avx512', 'AVX2': '_kernels_avx2'}
+INTERFACE = 1
+"""What `interface` of a library returns that takes what this version of the package hands over."""
+
+
+@lru_cache(maxsize=4)
+def load(capability: str) -> ctypes.CDLL | None:
+    """Return the library for processors of a capability, by its name in torch, None where there is none."""
+    name = LIBRARIES.get(capability)
+    for path in (Path(__file__).with_name(f'{name}{suffix}') for suffix in EXTENSION_SUFFIXES):
+        if path.exists():
+            library = ctypes.CDLL(str(path))
+            return library if library.interface() == INTERFACE else None
+    return None
+
+
+def kernels() -> ctypes.CDLL | None:
+    """Return the library for this processor, None where there is none."""
+    return load(torch.backends.cpu.get_cpu_capability())
