@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops._eager import as_own, has_hooks, is_ordinary, needs_grad
+from ops._gelu import gelu_backward, passing_gelu
 from ops._onednn import form_of, fused_dtype, product, takes
 from ops._processor import is_intel
-from ops._scratch import scratch
 
 LEAST_WORK = 2**24
 """Multiply-adds from which on oneDNN is faster, about 0.2 ms; below, its start costs more than it saves."""
@@ -81,12 +81,6 @@ class Product(torch.autograd.Function):
         return gradients(ctx, x, weight, gradient)
 
 
-def passing_gelu(x: Tensor, form: str) -> Tensor:
-    """`F.gelu` in memory that the next call takes."""
-    out = scratch(x.dtype, tuple(x.shape), use='gelu')[0]
-    return torch.ops.aten.gelu.out(x, approximate=form, out=out)
-
-
 class GeluProduct(torch.autograd.Function):
     """The product of a GELU, which is computed again in the backward pass instead of kept."""
 
@@ -99,16 +93,16 @@ class GeluProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), form = ctx.saved_tensors, ctx.form
-        plain = torch.is_grad_enabled() or not is_ordinary(gradient, x.dtype)
-        act = F.gelu(x, approximate=form) if plain else passing_gelu(x, form)
-        to_act, to_weight, to_bias = gradients(ctx, act, weight, gradient)
-        if to_act is None:
-            return None, to_weight, to_bias, None
-        if plain:
-            to_x = torch.ops.aten.gelu_backward(to_act, x, approximate=form)
-        else:
-            to_x = torch.ops.aten.gelu_backward.grad_input(to_act, x, approximate=form, grad_input=to_act)
-        return to_x, to_weight, to_bias, None
+        if torch.is_grad_enabled() or not is_ordinary(gradient, x.dtype):
+            to_act, *others = gradients(ctx, F.gelu(x, approximate=form), weight, gradient)
+            to_x = None if to_act is None else torch.ops.aten.gelu_backward(to_act, x, approximate=form)
+            return to_x, *others, None
+        for_x, for_weight, for_bias, _ = ctx.needs_input_grad
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        to_x = input_gradient(gradient, weight) if for_x else None
+        act = passing_gelu(x, form) if to_x is None else gelu_backward(x, to_x, form)
+        to_weight = weight_gradient(rows, act.reshape(-1, act.shape[-1])) if for_weight else None
+        return to_x, to_weight, rows.sum(0) if for_bias else None, None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

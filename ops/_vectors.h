@@ -128,8 +128,8 @@ INLINE void turn(Vec* x) {
 
 // e ** x of numbers up to 88, within 2e-7 of it, 0 below -87. By 2 ** n e ** r, the series as in Cephes' expf.
 INLINE Vec exponential(Vec x) {
-  const Ints seen = x > all(-87.0f);
-  x = Largest()(x, all(-87.0f));
+  const Ints tiny = x < all(-87.0f);
+  x = tiny ? all(-87.0f) : x;             // which leaves NaN what it is
   const Vec rounding = all(12582912.0f);  // 1.5 * 2 ** 23: what is added to it is rounded to a whole number
   const Vec shifted = x * 1.44269504f + rounding;
   const Vec n = shifted - rounding;
@@ -140,6 +140,6 @@ INLINE Vec exponential(Vec x) {
   series = series * r + 1.6666665459e-1f;
   series = series * r + 5.0000001201e-1f;
   series = series * (r * r) + r + 1.0f;
-  const Ints bits = (reinterpret_cast<const Ints&>(series) + (reinterpret_cast<const Ints&>(shifted) << 23)) & seen;
+  const Ints bits = (reinterpret_cast<const Ints&>(series) + (reinterpret_cast<const Ints&>(shifted) << 23)) & ~tiny;
   return reinterpret_cast<const Vec&>(bits);
 }

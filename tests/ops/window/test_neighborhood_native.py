@@ -120,6 +120,18 @@ def test_scores_may_be_of_any_size(path, scores):
 
 
 @pytest.mark.usefixtures('processor')
+@pytest.mark.parametrize('path', ['rows', 'whole map', 'groups'])
+@pytest.mark.parametrize('number', [float('nan'), float('inf')])
+def test_nan_is_not_hidden(path, number):
+    size, window = PATHS[path]
+    window = make_window(len(size), *window)
+    query, key, value = inputs(size, window, width=16, biased=False, grad=False)
+    key[:, 3, 4, 0, 5] = number
+    call = (query, key, value, window, 0.4, None, 0.0)
+    assert torch.equal(native.attend(*call).isnan(), reference.attend(*call).isnan())
+
+
+@pytest.mark.usefixtures('processor')
 @pytest.mark.parametrize('path', PATHS)
 def test_threads_change_nothing(path):
     """Every sum is of one thread, in an order of its own."""
