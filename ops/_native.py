@@ -10,6 +10,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 LIBRARIES = {'AVX512': '_kernels_avx512', 'AVX2': '_kernels_avx2'}
 INTERFACE = 1
@@ -30,3 +31,8 @@ def load(capability: str) -> ctypes.CDLL | None:
 def kernels() -> ctypes.CDLL | None:
     """Return the library for this processor, None where there is none."""
     return load(torch.backends.cpu.get_cpu_capability())
+
+
+def address(x: Tensor | None) -> int:
+    """Where its numbers lie; 0 is nowhere."""
+    return 0 if x is None else x.data_ptr()

@@ -21,6 +21,7 @@ from ops._eager import has_hooks
 from ops._layout import pair
 from ops._linear import Linear
 from ops._split import split
+from ops.linear import agent_native
 from ops.linear.agent_bias import BASE, agent_bias, resize_axis, resize_plane
 from ops.linear.agent_products import Form, Inputs, agent_products, takes
 from ops.linear.spatial_reduction import SpatialReductionAttention, reduced_size
@@ -185,7 +186,8 @@ class AgentCore(nn.Module):
             inputs = Inputs(q, k, v, of_keys, of_queries, self.dwc.weight, self.dwc.bias)
             if takes(inputs):
                 form = Form(self.num_heads, self.prefix_tokens, grid, self.agent_shape, self.scale)
-                return agent_products(inputs, form)
+                run = agent_native.agent_attention if agent_native.takes(inputs, form) else agent_products
+                return run(inputs, form)
         heads, prefix = (self.num_heads, -1), self.prefix_tokens
         # Rows and columns are told apart before channels move: else a compiler mistakes the strides of a single image.
         queries = q[:, prefix:].unflatten(1, grid).permute(0, 3, 1, 2)

@@ -112,6 +112,19 @@ def convolve(x: Inputs, form: Form) -> Tensor:
     return F.pad(local, (0, 0, form.prefix, 0)) if form.prefix else local
 
 
+def convolve_backward(
+    x: Inputs, form: Form, grad: Tensor, to_v: Tensor, needed: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of weight and bias, as `needed`; that of the values is added to `to_v`."""
+    side, channels, mask = x.weight.shape[-1] // 2, x.weight.shape[0], [True, *needed]
+    to_values, *others = torch.ops.aten.convolution_backward(
+        *(to_map(grad, form), to_map(x.v, form), x.weight, [channels]),
+        *([1, 1], [side, side], [1, 1], False, [0, 0], channels, mask),
+    )
+    to_map(to_v, form).add_(to_values)
+    return tuple(others)
+
+
 def run_forward(x: Inputs, form: Form, keep: bool) -> tuple[Tensor, ...]:
     """(B, L, C), and what the backward pass is to be given."""
     q, (B, L, _), N, D = x.q, x.q.shape, form.heads, x.q.shape[2] // form.heads
@@ -184,12 +197,8 @@ class AgentProducts(torch.autograd.Function):
             from_heads(spaces[2], to_k[part])
             from_heads(spaces[1], to_v[part])
         add_pooled(from_heads(to_agents, q.new_empty(B, A, C)), form, to_q)
-        side, mask = x.weight.shape[-1] // 2, [True, *needed[5:]]
-        to_values, to_weight, to_bias = torch.ops.aten.convolution_backward(
-            to_map(grad, form), to_map(x.v, form), x.weight, [C], [1, 1], [side, side], [1, 1], False, [0, 0], C, mask
-        )
-        to_map(to_v, form).add_(to_values)
-        return None, to_q, to_k, to_v, to_of_keys, to_of_queries, to_weight, to_bias
+        others = convolve_backward(x, form, grad, to_v, needed[5:])
+        return None, to_q, to_k, to_v, to_of_keys, to_of_queries, *others
 
 
 def agent_products(x: Inputs, form: Form) -> Tensor:

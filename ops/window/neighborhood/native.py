@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ops._eager import is_intercepted, is_ordinary, needs_grad
-from ops._native import kernels
+from ops._native import address, kernels
 from ops._products import is_special
 from ops._scratch import scratch
 from ops.window.neighborhood.geometry import Window, slot_windows
@@ -149,8 +149,7 @@ def layout(x: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
 def run(name: str, call: Call, tensors: Sequence[Tensor], others: Sequence[Tensor | None], chunk: int = 0) -> None:
     """Call a function of native.cpp, with what its `Call` holds."""
     images, *_, heads, width = tensors[0].shape
-    numbers = [0 if x is None else x.data_ptr() for x in others]
-    numbers += images, heads, chunk, torch.get_num_threads()
+    numbers = [*map(address, others), images, heads, chunk, torch.get_num_threads()]
     kept = []  # until the call is over
     for x in tensors:
         x, view = layout(x.resolve_neg())

@@ -1,0 +1,99 @@
+"""Agent attention in float32 on the CPU in C++ (agent_native.cpp): no copies of heads, no scores beyond a tile of them.
+
+Letters: B batch, L tokens, C channels, N heads, D channels per head, A agents.
+"""
+
+import ctypes
+import struct
+from collections.abc import Sequence
+from functools import partial
+from math import gcd
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ops._eager import as_own, needs_grad
+from ops._native import address, kernels
+from ops._products import is_special, plain_gradients
+from ops._scratch import scratch
+from ops._split import empty_alike
+from ops.linear.agent_products import Form, Inputs, add_pooled, convolve, convolve_backward, plain, to_map
+
+WIDTHS = (16, 32, 48, 64)
+MOST_AGENTS, LANES, TILE = 128, 16, 64  # as in agent_native.cpp, LANES at most
+
+
+def takes(x: Inputs, form: Form) -> bool:
+    """Whether `agent_attention` may be called, where `agent_products` may."""
+    width, agents = x.q.shape[2] // form.heads, form.agents[0] * form.agents[1]
+    return kernels() is not None and width in WIDTHS and agents <= MOST_AGENTS
+
+
+def parts(tokens: int, heads: int, threads: int) -> int:
+    """Into how many parts the tokens go, so that parts of all heads are as many for each thread."""
+    return min(threads // gcd(heads, threads), -(-tokens // TILE))
+
+
+def run(name: str, form: Form, tables: Sequence[Tensor | None], x: Inputs, maps: Sequence[Tensor | None]) -> None:
+    """Call a function of agent_native.cpp, with what its `AgentCall` holds: `tables`, and maps (B, L or A, C)."""
+    library: Any = kernels()
+    (B, L, C), N, threads = x.q.shape, form.heads, torch.get_num_threads()
+    numbers = [B, N, form.agents[0] * form.agents[1], L, parts(L, N, threads), threads]
+    kept = []  # until the call is over
+    for y in (*x[:3], *maps):
+        if y is not None:
+            y = y.resolve_neg() if y.stride(2) == 1 else y.contiguous()
+        kept.append(y)
+        numbers += (0, 0, 0, 0) if y is None else (y.data_ptr(), y.stride(0), y.stride(1), C // N)
+    places = [address(table) for table in tables]
+
+    def pack(space: int) -> bytes:
+        return struct.pack(f'{len(places) + 1 + len(numbers)}q', *places, space, *numbers)
+
+    library.agent_space.restype = ctypes.c_int64
+    (space,) = scratch(torch.float32, (library.agent_space(pack(0), C // N),), use='agents')
+    getattr(library, name)(pack(space.data_ptr()), C // N, ctypes.c_float(form.scale))
+
+
+def run_forward(x: Inputs, form: Form) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(B, L, C), and what the backward pass is to be given: agents, what they gathered, and sums of their weights."""
+    B, A = len(x.q), form.agents[0] * form.agents[1]
+    agents = F.adaptive_avg_pool2d(to_map(x.q, form), form.agents).flatten(2).transpose(1, 2).contiguous()
+    gathered, out = torch.empty_like(agents), convolve(x, form).contiguous()
+    sums = x.q.new_empty(B, form.heads, 2, -(-A // LANES) * LANES)
+    tables = (x.of_keys.contiguous(), x.of_queries.contiguous(), None, None, sums)
+    run('agent_forward', form, tables, x, (out, agents, gathered, None, None, None, None))
+    return out, agents, gathered, sums
+
+
+class NativeAgents(torch.autograd.Function):
+    """Agent attention and the convolution of the values. Kept for the backward pass: the inputs, agents and sums."""
+
+    @staticmethod
+    def forward(ctx: Any, form: Form, *tensors: Any) -> Tensor:
+        out, *kept = run_forward(Inputs(*tensors), form)
+        ctx.save_for_backward(*tensors, *kept)
+        ctx.form = form
+        return as_own(out)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors  # unpacked once: checkpoints allow no more
+        form, x, (agents, gathered, sums) = ctx.form, Inputs(*saved[:7]), saved[7:]
+        needed = ctx.needs_input_grad[1:]
+        if is_special(grad):
+            return None, *plain_gradients(partial(plain, form=form), x, needed, grad)
+        to_q, to_k, to_v = empty_alike(*x[:3])
+        to_agents = torch.empty_like(agents)
+        to_biases = [torch.empty_like(y, memory_format=torch.contiguous_format) for y in (x.of_keys, x.of_queries)]
+        tables = (x.of_keys.contiguous(), x.of_queries.contiguous(), *to_biases, sums)
+        run('agent_backward', form, tables, x, (grad, agents, gathered, to_q, to_k, to_v, to_agents))
+        add_pooled(to_agents, form, to_q)
+        return None, to_q, to_k, to_v, *to_biases, *convolve_backward(x, form, grad, to_v, needed[5:])
+
+
+def agent_attention(x: Inputs, form: Form) -> Tensor:
+    """(B, L, C), of queries, keys and values of one map."""
+    return NativeAgents.apply(form, *x) if needs_grad(*x) else run_forward(x, form)[0]
