@@ -1,7 +1,8 @@
 """Depthwise convolutions, with faster gradients on CPU.
 
-oneDNN finds the gradient of a kernel of up to three columns in about the time of the convolution. For wider ones torch
-takes 5 to 20 times as long, so theirs is put together from slices of columns. The gradient of the input of a strided
+In float32, on a map NHWC in memory, the gradients are those of _depthwise.cpp where that was built. Otherwise oneDNN
+finds the gradient of a kernel of up to three columns in about the time of the convolution. For wider ones torch takes 5
+to 20 times as long, so theirs is put together from slices of columns. The gradient of the input of a strided
 convolution takes 8 to 200 times as long in bfloat16 as in float32, so it is found in float32.
 """
 
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops._eager import needs_grad
+from ops import _depthwise_native as native
+from ops._eager import is_ordinary, needs_grad
 from ops._onednn import Sliding, fused_dtype, takes
+from ops._products import is_special
 
 COLUMNS = 3
 """Columns of a kernel that oneDNN has a fast gradient for."""
@@ -68,6 +71,12 @@ class DepthwiseProduct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias, _ = ctx.needs_input_grad
+        if is_native(x, weight, ctx.sliding) and is_ordinary(grad) and not is_special(grad):
+            nhwc = (0, 2, 3, 1)
+            of_x = torch.empty_like(x, memory_format=torch.channels_last) if for_x else None
+            to_x = None if of_x is None else of_x.permute(nhwc)
+            needed = (for_weight, for_bias)
+            return of_x, *native.backward(grad.permute(nhwc), x.permute(nhwc), weight, to_x, needed), None
         of_weight = None
         if for_weight and is_wide(x, weight, ctx.sliding):
             of_weight = kernel_gradient(x, grad, weight.shape[2:])
@@ -103,6 +112,18 @@ def is_wide(x: Tensor, weight: Tensor, sliding: Sliding) -> bool:
     )
 
 
+def is_native(x: Tensor, weight: Tensor, sliding: Sliding) -> bool:
+    """Whether its gradients are those of _depthwise.cpp."""
+    return (
+        x.dtype is torch.float32
+        and x.stride(1) == 1
+        and x.numel() >= LEAST_NUMBERS
+        and tuple(sliding.padding) == half(weight)
+        and tuple(sliding.stride) == tuple(sliding.dilation) == (1, 1)
+        and native.fits(weight)
+    )
+
+
 def gains(x: Tensor, weight: Tensor, bias: Tensor | None, sliding: Sliding) -> bool:
     """Whether a convolution is one of `DepthwiseProduct` and faster there."""
     return (
@@ -110,7 +131,8 @@ def gains(x: Tensor, weight: Tensor, bias: Tensor | None, sliding: Sliding) -> b
         and x.ndim == 4
         and x.shape[1] == weight.shape[0] == sliding.groups
         and (
-            (needs_grad(weight) and is_wide(x, weight, sliding))
+            (needs_grad(x, weight) and is_native(x, weight, sliding))
+            or (needs_grad(weight) and is_wide(x, weight, sliding))
             or (needs_grad(x) and is_strided(sliding) and x.dtype is torch.bfloat16)
         )
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ops import _depthwise_native
 from ops._eager import as_own, is_ordinary, is_watched, needs_grad
 from ops._products import add_images, attention_backward, is_special, plain_gradients, product
 from ops._scratch import scratch
@@ -104,8 +105,23 @@ def softmax_weights(agents: Tensor, x: Tensor, bias: Tensor, scale: float, dim: 
     return torch.softmax(out, dim, out=out)
 
 
+def to_nhwc(x: Tensor, form: Form) -> Tensor:
+    """(B, P + H * W, C) -> (B, H, W, C), without the prefix."""
+    return x[:, form.prefix :].unflatten(1, form.grid)
+
+
 def convolve(x: Inputs, form: Form) -> Tensor:
     """The depthwise convolution of the values, (B, L, C), 0 for the prefix."""
+    if not _depthwise_native.fits(x.weight):
+        return plain_convolution(x, form)
+    out = torch.empty_like(x.v, memory_format=torch.contiguous_format)
+    out[:, : form.prefix] = 0.0
+    _depthwise_native.forward(to_nhwc(x.v, form), x.weight, x.bias, to_nhwc(out, form))
+    return out
+
+
+def plain_convolution(x: Inputs, form: Form) -> Tensor:
+    """The same by torch, which knows derivatives of every kind."""
     weight = x.weight
     local = F.conv2d(to_map(x.v, form), weight, x.bias, padding=weight.shape[-1] // 2, groups=len(weight))
     local = local.flatten(2).transpose(1, 2)
@@ -116,13 +132,16 @@ def convolve_backward(
     x: Inputs, form: Form, grad: Tensor, to_v: Tensor, needed: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of weight and bias, as `needed`; that of the values is added to `to_v`."""
+    if _depthwise_native.fits(x.weight):
+        maps = (to_nhwc(grad, form), to_nhwc(x.v, form))
+        return _depthwise_native.backward(*maps, x.weight, to_nhwc(to_v, form), needed, add=True)
     side, channels, mask = x.weight.shape[-1] // 2, x.weight.shape[0], [True, *needed]
-    to_values, *others = torch.ops.aten.convolution_backward(
+    to_values, to_weight, to_bias = torch.ops.aten.convolution_backward(
         *(to_map(grad, form), to_map(x.v, form), x.weight, [channels]),
         *([1, 1], [side, side], [1, 1], False, [0, 0], channels, mask),
     )
     to_map(to_v, form).add_(to_values)
-    return tuple(others)
+    return to_weight, to_bias
 
 
 def run_forward(x: Inputs, form: Form, keep: bool) -> tuple[Tensor, ...]:
@@ -153,7 +172,7 @@ def plain(*tensors: Any, form: Form) -> Tensor:
     agents, q, k, v = (y.unflatten(2, (form.heads, -1)).transpose(1, 2) for y in (pooled, *x[:3]))
     gathered = (agents @ k.mT + x.of_keys).softmax(-1) @ v
     attended = (agents @ q.mT + x.of_queries).softmax(-2).mT @ gathered
-    return attended.transpose(1, 2).reshape(x.q.shape) + convolve(x, form)
+    return attended.transpose(1, 2).reshape(x.q.shape) + plain_convolution(x, form)
 
 
 class AgentProducts(torch.autograd.Function):
