@@ -1,7 +1,7 @@
-"""`scaled_dot_product_attention` without a mask, with a faster gradient in bfloat16 on CPU.
+"""`scaled_dot_product_attention` without a mask, faster over few keys on CPU.
 
-Over few keys the backward pass of torch's kernel takes 2 to 7 times as long in bfloat16 as in float32, so it is done in
-float32 there. What is kept for it stays in bfloat16.
+In float32 it is that of _attention.cpp, where that was built. In bfloat16 the backward pass of torch's kernel takes 2
+to 7 times as long as in float32, so it is done in float32 there. What is kept for it stays in bfloat16.
 
 Letters: B batch, N heads, L queries, S keys, D channels of a head.
 """
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ops import _attention_native as native
 from ops._eager import is_ordinary, is_watched, needs_grad
 from ops._products import is_special, plain_gradients
 
@@ -25,8 +26,11 @@ AVAILABLE = hasattr(torch.ops.aten, NAME) and hasattr(torch.ops.aten, f'{NAME}_b
 
 def attention(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0, scale: float | None = None) -> Tensor:
     """(B, N, L, D), twice (B, N, S, D) -> (B, N, L, D), as `F.scaled_dot_product_attention`."""
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    if dropout_p == 0 and native.takes(q, k, v):
+        return native.attention(q, k, v, factor)
     if dropout_p == 0 and gains(q, k, v):
-        return Attention.apply(q, k, v, q.shape[-1] ** -0.5 if scale is None else scale)
+        return Attention.apply(q, k, v, factor)
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, scale=scale)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 LIBRARIES = {'AVX512': '_kernels_avx512', 'AVX2': '_kernels_avx2'}
-INTERFACE = 1
+INTERFACE = 2
 """What `interface` of a library returns that takes what this version of the package hands over."""
 
 
@@ -23,7 +23,10 @@ def load(capability: str) -> ctypes.CDLL | None:
     name = LIBRARIES.get(capability)
     for path in (Path(__file__).with_name(f'{name}{suffix}') for suffix in EXTENSION_SUFFIXES):
         if path.exists():
-            library = ctypes.CDLL(str(path))
+            try:
+                library = ctypes.CDLL(str(path))
+            except OSError:  # built against what this torch does not bring, such as its OpenMP
+                return None
             return library if library.interface() == INTERFACE else None
     return None
 

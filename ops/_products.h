@@ -109,6 +109,40 @@ struct Turned {
   }
 };
 
+// Rows of `padded` products of each of `n` vectors with all that are turned.
+template <int V>
+INLINE void dots(float* out, const Turned<V>& with, const View& x, float scale, int n) {
+  by_groups(n, [&](int i, auto group) __attribute__((always_inline)) {
+    with.template dots<decltype(group)::value>(out + i * with.padded, x.from(i), scale);
+  });
+}
+
+// Sums of `count` vectors for each of `n` rows of weights: calls `take` with the row and its sum.
+template <int V, typename Take>
+INLINE void spread(const float* weights, int padded, const View& x, int count, int n, Take take) {
+  by_groups(n, [&](int i, auto group) __attribute__((always_inline)) {
+    constexpr int N = decltype(group)::value;
+    Channels<V> sum[N];
+    weighted<V, N>(sum, weights + i * padded, padded, 1, x, count);
+    for (int j = 0; j < N; j++) take(i + j, sum[j]);
+  });
+}
+
+// The way back: to each of `count` sums, times its factor where there are factors, that of `n` vectors is added.
+template <int V>
+INLINE void gather(float* sums, const float* factors, const float* weights, int padded, const View& x, int count,
+                   int n) {
+  by_groups(count, [&](int i, auto group) __attribute__((always_inline)) {
+    constexpr int N = decltype(group)::value;
+    Channels<V> some[N];
+    weighted<V, N>(some, weights + i, 1, padded, x, n);
+    for (int j = 0; j < N; j++) {
+      float* place = sums + (i + j) * V * LANES;
+      (some[j] + Channels<V>(place) * (factors ? factors[i + j] : 1.0f)).store_to(place);
+    }
+  });
+}
+
 // Turns scores into e ** (score + bias - the largest), and returns what makes their sum 1.
 INLINE float exponentials(float* scores, const float* bias, int padded) {
   Vec top = all(-INFINITY);

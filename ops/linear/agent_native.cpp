@@ -99,37 +99,6 @@ struct Agents {
       }
   }
 
-  // sum[a] = sum[a] * factor[a] + the weighted sum of `n` vectors, weights being rows of P.
-  INLINE void gather(float* sum, const float* factor, const float* weights, const View& x, int n) const {
-    by_groups(count, [&](int a, auto group) __attribute__((always_inline)) {
-      constexpr int N = decltype(group)::value;
-      Channels<V> some[N];
-      weighted<V, N>(some, weights + a, 1, padded, x, n);
-      for (int i = 0; i < N; i++) {
-        float* place = sum + (a + i) * C;
-        (some[i] + Channels<V>(place) * (factor ? factor[a + i] : 1.0f)).store_to(place);
-      }
-    });
-  }
-
-  // Rows of products of `n` vectors with all agents, or what is turned in their place.
-  INLINE void dots(float* out, const Turned<V>& with, const View& x, float by, int n) const {
-    by_groups(n, [&](int i, auto group) __attribute__((always_inline)) {
-      with.template dots<decltype(group)::value>(out + i * padded, x.from(i), by);
-    });
-  }
-
-  // Sums of the agents' vectors with rows of weights: calls `take` with each.
-  template <typename Take>
-  INLINE void spread(const float* weights, const View& x, int n, Take take) const {
-    by_groups(n, [&](int i, auto group) __attribute__((always_inline)) {
-      constexpr int N = decltype(group)::value;
-      Channels<V> sum[N];
-      weighted<V, N>(sum, weights + i * padded, padded, 1, x, count);
-      for (int j = 0; j < N; j++) take(i + j, sum[j]);
-    });
-  }
-
   // Calls `run(image, head, part, first, end)` for the images of a group, between what its bias needs.
   template <typename Run>
   void with_bias(int64_t group, const float* table, float* gradient, float beyond, Run run) const {
@@ -160,7 +129,7 @@ struct Agents {
                 std::fill(largest, largest + padded, -INFINITY);
                 std::fill(total, total + padded, 0.0f);
                 by_tiles(first, end, [&](int64_t l, int n) {
-                  dots(scores, agents, k.from(l), scale, n);
+                  dots<V>(scores, agents, k.from(l), scale, n);
                   for (int a = 0; a < padded; a += LANES) {
                     Vec top = at(largest + a), added = {};
                     for (int i = 0; i < n; i++)
@@ -173,7 +142,7 @@ struct Agents {
                     at(total + a) = at(total + a) * at(factor + a) + added;
                     at(largest + a) = top;
                   }
-                  gather(sum, factor, scores, v.from(l), n);
+                  gather<V>(sum, factor, scores, padded, v.from(l), count, n);
                 });
               });
   }
@@ -212,12 +181,13 @@ struct Agents {
                 alignas(64) float weights[TILE * MOST_AGENTS];
                 float shares[TILE];
                 by_tiles(first, end, [&](int64_t l, int n) {
-                  dots(weights, agents, q.from(l), scale, n);
+                  dots<V>(weights, agents, q.from(l), scale, n);
                   for (int i = 0; i < n; i++)
                     shares[i] = exponentials(weights + i * padded, bias + (l - first + i) * padded, padded);
-                  spread(weights, gathered, n, [&](int i, const Channels<V>& sum) __attribute__((always_inline)) {
-                    (sum * shares[i] + Channels<V>(out.at(l + i))).store_to(out.at(l + i));
-                  });
+                  spread<V>(weights, padded, gathered, count, n,
+                            [&](int i, const Channels<V>& sum) __attribute__((always_inline)) {
+                              (sum * shares[i] + Channels<V>(out.at(l + i))).store_to(out.at(l + i));
+                            });
                 });
               });
   }
@@ -233,8 +203,8 @@ struct Agents {
           alignas(64) float weights[TILE * MOST_AGENTS], scores[TILE * MOST_AGENTS];
           std::fill(to_gathered, to_gathered + 2 * matrix, 0.0f);
           by_tiles(first, end, [&](int64_t l, int n) {
-            dots(weights, agents, q.from(l), scale, n);
-            dots(scores, gathered, g.from(l), 1.0f, n);
+            dots<V>(weights, agents, q.from(l), scale, n);
+            dots<V>(scores, gathered, g.from(l), 1.0f, n);
             for (int i = 0; i < n; i++) {
               float *row = weights + i * padded, *score = scores + i * padded;
               const int64_t place = (l - first + i) * padded;
@@ -243,11 +213,11 @@ struct Agents {
               softmax_gradient(score, row, padded);
               for (int a = 0; a < padded; a += LANES) at(of_bias + place + a) += at(score + a);
             }
-            gather(to_gathered, nullptr, weights, g.from(l), n);
-            gather(to_agents, nullptr, scores, q.from(l), n);
-            spread(scores, call.agent.of(image, head), n,
-                   [&](int i, const Channels<V>& sum)
-                       __attribute__((always_inline)) { (sum * scale).store_to(to_q.at(l + i)); });
+            gather<V>(to_gathered, nullptr, weights, padded, g.from(l), count, n);
+            gather<V>(to_agents, nullptr, scores, padded, q.from(l), count, n);
+            spread<V>(scores, padded, call.agent.of(image, head), count, n,
+                      [&](int i, const Channels<V>& sum)
+                          __attribute__((always_inline)) { (sum * scale).store_to(to_q.at(l + i)); });
           });
         });
   }
@@ -287,8 +257,8 @@ struct Agents {
           float* to_agents = part_space(own, part) + matrix;
           alignas(64) float weights[TILE * MOST_AGENTS], scores[TILE * MOST_AGENTS];
           by_tiles(first, end, [&](int64_t l, int n) {
-            dots(weights, agents, k.from(l), scale, n);
-            dots(scores, of_gathered, v.from(l), 1.0f, n);
+            dots<V>(weights, agents, k.from(l), scale, n);
+            dots<V>(scores, of_gathered, v.from(l), 1.0f, n);
             for (int i = 0; i < n; i++)
               for (int a = 0; a < padded; a += LANES) {
                 const int64_t place = (l - first + i) * padded + a;
@@ -296,12 +266,13 @@ struct Agents {
                 weight = exponential(weight + at(bias + place) - at(largest + a)) * at(share + a);
                 at(of_bias + place) += score = weight * (score - at(means + a));
               }
-            gather(to_agents, nullptr, scores, k.from(l), n);
-            spread(scores, call.agent.of(image, head), n,
-                   [&](int i, const Channels<V>& sum)
-                       __attribute__((always_inline)) { (sum * scale).store_to(to_k.at(l + i)); });
-            spread(weights, gradient, n,
-                   [&](int i, const Channels<V>& sum) __attribute__((always_inline)) { sum.store_to(to_v.at(l + i)); });
+            gather<V>(to_agents, nullptr, scores, padded, k.from(l), count, n);
+            spread<V>(scores, padded, call.agent.of(image, head), count, n,
+                      [&](int i, const Channels<V>& sum)
+                          __attribute__((always_inline)) { (sum * scale).store_to(to_k.at(l + i)); });
+            spread<V>(weights, padded, gradient, count, n,
+                      [&](int i, const Channels<V>& sum)
+                          __attribute__((always_inline)) { sum.store_to(to_v.at(l + i)); });
           });
         });
   }

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops import _attention_native
 from ops._attention import attention
 from ops._layout import crop, from_windows, pad_to_multiple, to_windows
 from ops._linear import Linear
@@ -93,9 +94,12 @@ class HiLoAttention(nn.Module):
         """(B, H, W, C) of whole windows -> (B, H, W, hi_heads * D)."""
         window, grid = (self.window_size, self.window_size), (x.shape[1], x.shape[2])
         q, k, v = to_heads(to_windows(self.h_qkv(x), window), 3, self.hi_heads)
-        # Written out: fused attention works in blocks of many keys, a window has few.
-        weights = (q @ k.transpose(-2, -1) * self.scale).softmax(-1)
-        out = F.dropout(weights, self.attn_drop, self.training) @ v
+        dropout_p = self.attn_drop if self.training else 0.0
+        if dropout_p == 0 and _attention_native.takes(q, k, v):
+            out = _attention_native.attention(q, k, v, self.scale)
+        else:
+            # Written out: fused attention works in blocks of many keys, a window has few.
+            out = F.dropout((q @ k.transpose(-2, -1) * self.scale).softmax(-1), dropout_p) @ v
         return self.h_proj(from_windows(out.transpose(1, 2).flatten(2), window, grid))
 
     def lofi(self, x: Tensor, padded: Tensor) -> Tensor:

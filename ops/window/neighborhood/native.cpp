@@ -23,6 +23,7 @@ struct Map {
   const int32_t *row_seen, *seen_by_row;      // lines that see a row: up to where each row's are, pairs (row, line)
   const int32_t *first, *times;               // of each key of a row: the first query that sees it, and how many do
   const int32_t *slot, *start_slot;           // its place in a run is its slot without the query's first one
+  const int32_t *row_order, *order;           // of rows and in a row: those that see the same keys follow each other
 };
 
 namespace {
@@ -105,7 +106,8 @@ template <int V>
 void forward_row(const Map& map, int row, View q, View k, View v, View out, float scale, const float* table) {
   Keys seen(map, row, k.position, v.position, table);
   alignas(64) float weights[MOST_KEYS];
-  for (int x = 0; x < map.length; x++) {
+  for (int i = 0; i < map.length; i++) {
+    const int x = map.order[i];
     const int64_t position = int64_t(row) * map.length + x;
     const Channels<V> query = Channels<V>(q.at(position)) * scale;
     dots(weights, query, k.at(map.start[x]), seen.keys, seen.count);
@@ -126,19 +128,20 @@ void queries_backward(const Map& map, int row, View q, View k, View v, const Gra
   Keys seen(map, row, k.position, v.position, table);
   alignas(64) float sums[MOST_KEYS + BESIDE] = {};
   if (to.table) std::fill(to.table, to.table + map.entries + BESIDE, 0.0f);
-  for (int x = 0; x < map.length; x++) {
+  for (int i = 0; i < map.length; i++) {
+    const int x = map.order[i];
     const int64_t position = int64_t(row) * map.length + x;
     float *weights = all_weights + position * seen.padded, *scores = all_scores + position * seen.padded;
     const float *keys = k.at(map.start[x]), *values = v.at(map.start[x]);
     dots(weights, Channels<V>(q.at(position)) * scale, keys, seen.keys, seen.count);
     dots(scores, Channels<V>(to.out.at(position)), values, seen.values, seen.count);
     const float share = seen.weigh(weights, map.entry[x]);
-    for (int i = 0; i < seen.padded; i += LANES) at(weights + i) *= share;
+    for (int j = 0; j < seen.padded; j += LANES) at(weights + j) *= share;
     softmax_gradient(scores, weights, seen.padded);
     (weighted<V>(scores, keys, seen.keys, seen.count) * scale).store_to(to.q.at(position));
     if (!to.table) continue;
-    for (int i = 0; i < seen.padded; i += LANES) at(sums + i) += at(scores + i);
-    if (x + 1 < map.length && map.entry[x + 1] == map.entry[x]) continue;
+    for (int j = 0; j < seen.padded; j += LANES) at(sums + j) += at(scores + j);
+    if (i + 1 < map.length && map.entry[map.order[i + 1]] == map.entry[x]) continue;
     seen.add_to(to.table, sums, map.entry[x]);
     std::fill(sums, sums + seen.padded, 0.0f);
   }
@@ -148,12 +151,13 @@ template <int V>
 void keys_backward(const Map& map, int row, View q, const Gradients& to, float scale, const float* weights,
                    const float* scores) {
   const int padded = whole_vectors(map.lines * map.run), end = map.row_seen[row + 1];
-  for (int x = 0; x < map.length; x++) {
+  for (int i = 0; i < map.length; i++) {
+    const int x = map.order[i];
     Channels<V> of_key[2], of_value[2];
     auto add = [&](int which, int line) __attribute__((always_inline)) {
       const int64_t first = int64_t(map.seen_by_row[2 * line]) * map.length;
       const int place = map.seen_by_row[2 * line + 1] * map.run;
-      for (int i = 0, from = map.first[x]; i < map.times[x]; i++, from += map.step) {
+      for (int j = 0, from = map.first[x]; j < map.times[x]; j++, from += map.step) {
         const int64_t position = first + from;
         const int64_t score = position * padded + place + map.slot[x] - map.start_slot[from];
         of_key[which].add(scores[score], Channels<V>(q.at(position)));
@@ -239,7 +243,8 @@ void forward(const Call& call, float scale) {
   const Map& map = *call.map;
 #pragma omp parallel for num_threads(call.threads) schedule(static)
   for (int64_t task = 0; task < call.images * call.heads * map.rows; task++) {
-    const int row = task % map.rows, unit = task / map.rows, head = unit % call.heads, image = unit / call.heads;
+    const int row = map.row_order[task % map.rows], unit = task / map.rows, head = unit % call.heads,
+              image = unit / call.heads;
     const View q = call.query.of(image, head), k = call.key.of(image, head), v = call.value.of(image, head);
     const View out = call.out.of(image, head);
     const float* table = call.table ? call.table + head * map.entries : nullptr;
@@ -258,7 +263,7 @@ void backward(const Call& call, float scale) {
   const int64_t table_step = map.entries + BESIDE;
   // first all queries of some images and heads, then all their keys
   auto run = [&](int64_t first, int64_t task, bool of_keys) {
-    const int row = task % map.rows, place = task / map.rows, unit = first + place;
+    const int row = map.row_order[task % map.rows], place = task / map.rows, unit = first + place;
     const int head = unit % call.heads, image = unit / call.heads;
     const View q = call.query.of(image, head), k = call.key.of(image, head), v = call.value.of(image, head);
     const Gradients to = {
@@ -299,7 +304,7 @@ void backward(const Call& call, float scale) {
 
 }  // namespace
 
-extern "C" int interface() { return 1; }  // as in ops/_native.py: to be raised when Map, View or Call change
+extern "C" int interface() { return 2; }  // as in ops/_native.py: to be raised when Map, View or Call change
 
 // Return 0, and do nothing, for a number of channels they are not made for.
 extern "C" int neighborhood_forward(const Call* call, int channels, float scale) {

@@ -36,7 +36,7 @@ class Map(ctypes.Structure):
     numbers = ('rows', 'length', 'lines', 'run', 'step', 'entries', 'whole')
     tables = (
         *('line_position', 'line_entry', 'start', 'entry', 'row_seen', 'seen_by_row'),
-        *('first', 'times', 'slot', 'start_slot'),
+        *('first', 'times', 'slot', 'start_slot', 'row_order', 'order'),
     )
     _fields_ = [(name, ctypes.c_int32) for name in numbers] + [(name, ctypes.c_void_p) for name in tables]
 
@@ -53,6 +53,7 @@ class Axis(NamedTuple):
     entry: Tensor  # of the bias, of that key, (L,)
     positions: Tensor  # of the keys of a query behind its first, (K,)
     entries: Tensor  # likewise, (K,)
+    groups: Tensor  # the dilation group of each query, (L,)
 
 
 def make_axis(length: int, kernel_size: int, stride: int, dilation: int) -> Axis:
@@ -60,7 +61,7 @@ def make_axis(length: int, kernel_size: int, stride: int, dilation: int) -> Axis
     position, key = torch.arange(length, device='cpu'), torch.arange(kernel_size, device='cpu')
     group, slot = position % dilation, position // dilation
     start, _ = slot_windows(slot, (length - 1 - group) // dilation + 1, kernel_size, stride, False)
-    return Axis(start * dilation + group, start - slot + kernel_size - 1, key * dilation, key)
+    return Axis(start * dilation + group, start - slot + kernel_size - 1, key * dilation, key, group)
 
 
 def flatten(outer: Axis, inner: Axis, kernel_size: int) -> Axis:
@@ -75,6 +76,7 @@ def flatten(outer: Axis, inner: Axis, kernel_size: int) -> Axis:
         entry=both(outer.entry, inner.entry, bound),
         positions=both(outer.positions, inner.positions, length),
         entries=both(outer.entries, inner.entries, bound),
+        groups=both(outer.groups, inner.groups, length),
     )
 
 
@@ -103,7 +105,7 @@ def cached_map(size: tuple[int, ...], window: Window) -> Map:
     """Tables of a map for native.cpp; it is one row where every query sees all of it."""
     with torch.inference_mode(False):
         axes = [make_axis(*axis) for axis in zip(size, *window[:3])]
-        outer = Axis(ZERO, ZERO, ZERO, ZERO)
+        outer = Axis(ZERO, ZERO, ZERO, ZERO, ZERO)
         for axis, kernel_size in zip(axes[:-1], window.kernel_size):
             outer = flatten(outer, axis, kernel_size)
         last, kernel_size = axes[-1], window.kernel_size[-1]
@@ -114,8 +116,9 @@ def cached_map(size: tuple[int, ...], window: Window) -> Map:
         lines = (rows.start[:, None] + outer.positions) * len(last.start)
         line_entries = (rows.entry[:, None] + outer.entries) * (2 * kernel_size - 1)
         along = seen_along(last, kernel_size, window.dilation[-1])
+        orders = [axis.groups.argsort(stable=True) for axis in (rows, queries)]
         return Map(
-            (lines, line_entries, queries.start, queries.entry, *seen_by(outer), *along),
+            (lines, line_entries, queries.start, queries.entry, *seen_by(outer), *along, *orders),
             rows=len(lines),
             length=len(queries.start),
             lines=lines.shape[1],
