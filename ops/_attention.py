@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ops import _attention_native as native
 from ops._eager import is_ordinary, is_watched, needs_grad
-from ops._products import is_special, plain_gradients
+from ops._products import is_special, plain_gradients, written_out
 
 FEW_KEYS = 128
 """Keys up to which float32 is faster."""
@@ -72,9 +72,3 @@ class Attention(torch.autograd.Function):
         run = getattr(torch.ops.aten, f'{NAME}_backward')
         found = run(*exact, logsumexp, 0.0, False, attn_mask=mask, scale=ctx.scale)
         return *(x.to(q.dtype) for x in found), None, None
-
-
-def written_out(scale: float, mask: Tensor | None, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The formula, in operators that have derivatives of every kind."""
-    scores = q * scale @ k.mT
-    return (scores if mask is None else scores + mask).softmax(-1) @ v

@@ -4,7 +4,6 @@ Letters: B batch, N heads, L queries, S keys, D channels of a head.
 """
 
 import ctypes
-import struct
 from functools import partial
 from math import gcd
 from typing import Any
@@ -12,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ops import _native
 from ops._eager import is_ordinary, is_watched, needs_grad
-from ops._native import kernels
-from ops._products import is_special, plain_gradients
+from ops._native import WIDTHS, call, rounded
+from ops._products import is_special, plain_gradients, written_out
 from ops._scratch import scratch
 
-WIDTHS, MOST_KEYS, LANES = (16, 32, 48, 64), 256, 16  # as in _attention.cpp, LANES at most
+MOST_KEYS = 256  # as in _attention.cpp
 
 
 def takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
@@ -31,7 +31,7 @@ def takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
         and q.shape[3] == k.shape[3]
         and q.shape[3] in WIDTHS
         and k.shape[2] <= MOST_KEYS
-        and kernels() is not None
+        and _native.kernels() is not None
         and all(is_ordinary(x) for x in (q, k, v))
     )
 
@@ -39,7 +39,7 @@ def takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
 def run(name: str, scale: float, parts: int, q: Tensor, k: Tensor, *others: Tensor | None) -> None:
     """Call a function of _attention.cpp, with what its `AttentionCall` holds of (B, N, L or S, D)."""
     (B, N, L, D), S, threads = q.shape, k.shape[2], torch.get_num_threads()
-    (space,) = scratch(torch.float32, (threads * 4 * D * (-(-S // LANES) * LANES),), use='attention')
+    (space,) = scratch(torch.float32, (threads * 4 * D * rounded(S),), use='attention')
     numbers = [space.data_ptr(), B, N, L, S, parts, threads]
     kept = []  # until the call is over
     for x in (q, k, *others):
@@ -47,7 +47,7 @@ def run(name: str, scale: float, parts: int, q: Tensor, k: Tensor, *others: Tens
             x = x.resolve_neg() if x.stride(3) == 1 else x.contiguous()
         kept.append(x)
         numbers += (0, 0, 0, 0) if x is None else (x.data_ptr(), x.stride(0), x.stride(2), x.stride(1))
-    getattr(kernels(), name)(struct.pack(f'{len(numbers)}q', *numbers), D, ctypes.c_float(scale))
+    call(name, numbers, D, ctypes.c_float(scale))
 
 
 def empty_heads(like: Tensor) -> Tensor:
@@ -76,17 +76,12 @@ class NativeAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if is_special(grad):
-            plain = partial(written_out, ctx.scale)
+            plain = partial(written_out, ctx.scale, None)
             return *plain_gradients(plain, ctx.saved_tensors, ctx.needs_input_grad[:3], grad), None
         q, k, v = ctx.saved_tensors
         grads = [empty_heads(x) for x in (q, k, v)]
         run('attention_backward', ctx.scale, 1, q, k, v, grad, *grads)
         return *grads, None
-
-
-def written_out(scale: float, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The formula, in operators that have derivatives of every kind."""
-    return (q * scale @ k.mT).softmax(-1) @ v
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

@@ -3,21 +3,20 @@
 Letters: B batch, H W height and width, C channels, K side of the kernels.
 """
 
-import struct
-
 import torch
 from torch import Tensor
 
-from ops._native import address, kernels
+from ops import _native
+from ops._native import LANES, address, call
 from ops._scratch import scratch
 
-SIDES, LANES = (3, 5, 7), 16  # as in _depthwise.cpp, LANES at most
+SIDES = (3, 5, 7)  # as in _depthwise.cpp
 
 
 def fits(weight: Tensor) -> bool:
     """Whether kernels, (C, 1, K, K), are of a form that it takes."""
     channels, _, high, wide = weight.shape
-    return kernels() is not None and high == wide and wide in SIDES and channels % LANES == 0
+    return _native.kernels() is not None and high == wide and wide in SIDES and channels % LANES == 0
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -35,7 +34,7 @@ def run(
     numbers = [weight.data_ptr(), *map(address, others), space.data_ptr(), B, H, W, C, threads, add]
     for y in maps:
         numbers += (0, 0, 0, 0) if y is None else (y.data_ptr(), *y.stride()[:3])
-    getattr(kernels(), name)(struct.pack(f'{len(numbers)}q', *numbers), K)
+    call(name, numbers, K)
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:

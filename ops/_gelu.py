@@ -5,11 +5,8 @@ import ctypes
 import torch
 from torch import Tensor
 
-from ops._native import kernels
+from ops import _native
 from ops._scratch import scratch
-
-LANES = 16
-"""Numbers that the widest vectors hold."""
 
 
 def passing_gelu(x: Tensor, form: str) -> Tensor:
@@ -20,7 +17,7 @@ def passing_gelu(x: Tensor, form: str) -> Tensor:
 
 def gelu_backward(x: Tensor, gradient: Tensor, form: str) -> Tensor:
     """`passing_gelu`; `gradient`, that of its result, becomes that of `x`."""
-    library = kernels()
+    library = _native.kernels()
     if library is not None and form == 'none' and fits(x) and fits(gradient):
         (out,) = scratch(x.dtype, tuple(x.shape), use='gelu')
         places = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, gradient, out))
@@ -32,4 +29,4 @@ def gelu_backward(x: Tensor, gradient: Tensor, form: str) -> Tensor:
 
 def fits(x: Tensor) -> bool:
     """Whether the C++ takes a tensor: float32, without gaps, of whole vectors."""
-    return x.dtype is torch.float32 and x.is_contiguous() and x.numel() % LANES == 0 and not x.is_neg()
+    return x.dtype is torch.float32 and x.is_contiguous() and x.numel() % _native.LANES == 0 and not x.is_neg()

@@ -38,6 +38,12 @@ def plain_gradients(
     return [next(found) if need else None for _, need in zip(inputs, needed)]
 
 
+def written_out(scale: float, mask: Tensor | None, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention as its formula, in operators that have derivatives of every kind."""
+    scores = q * scale @ k.mT
+    return (scores if mask is None else scores + mask).softmax(-1) @ v
+
+
 def add_images(scores: Tensor, to: Tensor) -> None:
     """Add (G, L, S), the gradients of scores of some images, to that of what was added to each, (..., L, S)."""
     scores = scores.view(-1, *to.shape)

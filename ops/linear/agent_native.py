@@ -14,21 +14,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ops import _native
 from ops._eager import as_own, needs_grad
-from ops._native import address, kernels
+from ops._native import WIDTHS, address, call, rounded
 from ops._products import is_special, plain_gradients
 from ops._scratch import scratch
 from ops._split import empty_alike
 from ops.linear.agent_products import Form, Inputs, add_pooled, convolve, convolve_backward, plain, to_map
 
-WIDTHS = (16, 32, 48, 64)
-MOST_AGENTS, LANES, TILE = 128, 16, 64  # as in agent_native.cpp, LANES at most
+MOST_AGENTS, TILE = 128, 64  # as in agent_native.cpp
 
 
 def takes(x: Inputs, form: Form) -> bool:
     """Whether `agent_attention` may be called, where `agent_products` may."""
     width, agents = x.q.shape[2] // form.heads, form.agents[0] * form.agents[1]
-    return kernels() is not None and width in WIDTHS and agents <= MOST_AGENTS
+    return _native.kernels() is not None and width in WIDTHS and agents <= MOST_AGENTS
 
 
 def parts(tokens: int, heads: int, threads: int) -> int:
@@ -38,7 +38,6 @@ def parts(tokens: int, heads: int, threads: int) -> int:
 
 def run(name: str, form: Form, tables: Sequence[Tensor | None], x: Inputs, maps: Sequence[Tensor | None]) -> None:
     """Call a function of agent_native.cpp, with what its `AgentCall` holds: `tables`, and maps (B, L or A, C)."""
-    library: Any = kernels()
     (B, L, C), N, threads = x.q.shape, form.heads, torch.get_num_threads()
     numbers = [B, N, form.agents[0] * form.agents[1], L, parts(L, N, threads), threads]
     kept = []  # until the call is over
@@ -48,13 +47,15 @@ def run(name: str, form: Form, tables: Sequence[Tensor | None], x: Inputs, maps:
         kept.append(y)
         numbers += (0, 0, 0, 0) if y is None else (y.data_ptr(), y.stride(0), y.stride(1), C // N)
     places = [address(table) for table in tables]
+    (space,) = scratch(torch.float32, (space_of([*places, 0, *numbers], C // N),), use='agents')
+    call(name, [*places, space.data_ptr(), *numbers], C // N, ctypes.c_float(form.scale))
 
-    def pack(space: int) -> bytes:
-        return struct.pack(f'{len(places) + 1 + len(numbers)}q', *places, space, *numbers)
 
+def space_of(numbers: Sequence[int], width: int) -> int:
+    """How many numbers a call works in."""
+    library: Any = _native.kernels()
     library.agent_space.restype = ctypes.c_int64
-    (space,) = scratch(torch.float32, (library.agent_space(pack(0), C // N),), use='agents')
-    getattr(library, name)(pack(space.data_ptr()), C // N, ctypes.c_float(form.scale))
+    return library.agent_space(struct.pack(f'{len(numbers)}q', *numbers), width)
 
 
 def run_forward(x: Inputs, form: Form) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -62,7 +63,7 @@ def run_forward(x: Inputs, form: Form) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     B, A = len(x.q), form.agents[0] * form.agents[1]
     agents = F.adaptive_avg_pool2d(to_map(x.q, form), form.agents).flatten(2).transpose(1, 2).contiguous()
     gathered, out = torch.empty_like(agents), convolve(x, form).contiguous()
-    sums = x.q.new_empty(B, form.heads, 2, -(-A // LANES) * LANES)
+    sums = x.q.new_empty(B, form.heads, 2, rounded(A))
     tables = (x.of_keys.contiguous(), x.of_queries.contiguous(), None, None, sums)
     run('agent_forward', form, tables, x, (out, agents, gathered, None, None, None, None))
     return out, agents, gathered, sums

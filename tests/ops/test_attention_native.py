@@ -3,30 +3,12 @@
 import pytest
 import torch
 
-from ops import HiLoAttention, _attention_native, _native
+from ops import HiLoAttention, _attention_native
 from ops._attention import attention
-from tests.ops.conftest import assert_near
+from ops._products import written_out
+from tests.ops.conftest import assert_near, needs_cpp
 
-LIKE = {'AVX512': ('AVX512', 'AVX2'), 'AVX2': ('AVX2',)}.get(torch.backends.cpu.get_cpu_capability(), ())
-
-pytestmark = pytest.mark.skipif(
-    not any(_native.load(capability) for capability in LIKE), reason='the C++ was not built for this processor'
-)
-
-
-@pytest.fixture(params=['AVX512', 'AVX2'])
-def processor(request, monkeypatch):
-    if request.param not in LIKE:
-        pytest.skip(f'this processor does not have {request.param}')
-    monkeypatch.setattr(_attention_native, 'kernels', lambda: _native.load(request.param))
-
-
-@pytest.fixture(params=[1, 2, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
+pytestmark = needs_cpp
 
 
 def inputs(B, N, L, S, D):
@@ -99,7 +81,7 @@ def test_second_gradients_and_many_at_a_time():
         second = torch.autograd.grad(sum(part.square().sum() for part in first), tensors)
         return *second, *torch.autograd.grad(run(), tensors, directions, is_grads_batched=True)
 
-    plain = derivatives(lambda: _attention_native.written_out(0.25, *tensors))
+    plain = derivatives(lambda: written_out(0.25, None, *tensors))
     for actual, wanted in zip(derivatives(lambda: attention(*tensors)), plain):
         assert_near(actual, wanted)
 
@@ -109,7 +91,7 @@ def test_results_may_be_changed_in_place():
     out = attention(*tensors)
     out += tensors[2]
     (found,) = torch.autograd.grad(out.square().sum(), tensors[2])
-    plain = (_attention_native.written_out(0.25, *tensors) + tensors[2]).square().sum()
+    plain = (written_out(0.25, None, *tensors) + tensors[2]).square().sum()
     assert_near(found, torch.autograd.grad(plain, tensors[2])[0])
 
 

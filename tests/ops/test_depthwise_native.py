@@ -4,30 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ops import _depthwise, _depthwise_native, _native
+from ops import _depthwise, _depthwise_native
 from ops._depthwise import DepthwiseConv2d
-from tests.ops.conftest import assert_near
+from tests.ops.conftest import assert_near, needs_cpp
 
-LIKE = {'AVX512': ('AVX512', 'AVX2'), 'AVX2': ('AVX2',)}.get(torch.backends.cpu.get_cpu_capability(), ())
-
-pytestmark = pytest.mark.skipif(
-    not any(_native.load(capability) for capability in LIKE), reason='the C++ was not built for this processor'
-)
-
-
-@pytest.fixture(params=['AVX512', 'AVX2'])
-def processor(request, monkeypatch):
-    if request.param not in LIKE:
-        pytest.skip(f'this processor does not have {request.param}')
-    monkeypatch.setattr(_depthwise_native, 'kernels', lambda: _native.load(request.param))
-
-
-@pytest.fixture(params=[1, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
+pytestmark = needs_cpp
 
 
 @pytest.fixture

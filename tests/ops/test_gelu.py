@@ -6,15 +6,14 @@ import pytest
 import torch
 
 from ops import _gelu, _native
-
-LIKE = {'AVX512': ('AVX512', 'AVX2'), 'AVX2': ('AVX2',)}.get(torch.backends.cpu.get_cpu_capability(), ())
+from tests.ops.conftest import LIKE
 
 
 @pytest.fixture(params=['AVX512', 'AVX2', None])
 def library(request, monkeypatch):
     if request.param is not None and (request.param not in LIKE or _native.load(request.param) is None):
         pytest.skip(f'the C++ was not built for {request.param}, or this processor is another')
-    monkeypatch.setattr(_gelu, 'kernels', lambda: request.param and _native.load(request.param))
+    monkeypatch.setattr(_native, 'kernels', lambda: request.param and _native.load(request.param))
 
 
 @pytest.mark.usefixtures('library')

@@ -4,7 +4,6 @@ Letters: B batch, L positions of an axis, P of the map, N heads, D channels per 
 """
 
 import ctypes
-import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
@@ -13,16 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ops import _native
 from ops._eager import is_intercepted, is_ordinary, needs_grad
-from ops._native import address, kernels
+from ops._native import WIDTHS, address, rounded
 from ops._products import is_special
 from ops._scratch import scratch
 from ops.window.neighborhood.geometry import Window, slot_windows
 from ops.window.neighborhood.reference import special_gradients
 
-WIDTHS = (16, 32, 48, 64)
 MOST_KEYS, MOST_WHOLE = 512, 128  # as in native.cpp
-LANES = 16  # at most
 MANY_KEYS = 96
 SPACE = 1 << 18  # numbers for each thread, about, that the backward pass of some images and heads leaves in its cache
 BESIDE = 8  # numbers behind the last that are read and written
@@ -158,8 +156,7 @@ def run(name: str, call: Call, tensors: Sequence[Tensor], others: Sequence[Tenso
         x, view = layout(x.resolve_neg())
         kept.append(x)
         numbers += view
-    packed = struct.pack(f'{1 + len(numbers)}q', ctypes.addressof(call.map), *numbers)
-    getattr(kernels(), name)(packed, width, ctypes.c_float(call.scale))
+    _native.call(name, [ctypes.addressof(call.map), *numbers], width, ctypes.c_float(call.scale))
 
 
 def attend_forward(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, call: Call) -> Tensor:
@@ -202,8 +199,7 @@ class NativeAttention(torch.autograd.Function):
             table = bias.float().contiguous()
             of_table = torch.empty_like(table) if ctx.needs_input_grad[3] else None
         grads = empty_alike(query, key, value)
-        keys = -(-call.map.lines * call.map.run // LANES) * LANES
-        unit = 2 * call.map.rows * call.map.length * keys
+        unit = 2 * call.map.rows * call.map.length * rounded(call.map.lines * call.map.run)
         chunk = min(images * heads, max(1, torch.get_num_threads() * SPACE // unit))
         parts = 0 if of_table is None else images * heads * call.map.rows * (call.map.entries + BESIDE)
         space, of_rows = scratch(torch.float32, (chunk * unit + BESIDE,), (parts,), use='neighborhood')
@@ -237,7 +233,7 @@ def why_not(
         return 'it runs in eager calls that nothing but autograd follows'
     if query.device.type != 'cpu':
         return f'query is on {query.device}, it runs on CPUs'
-    if kernels() is None:
+    if _native.kernels() is None:
         return 'its C++ was not built for this processor: install attnzoo again where there is a C++ compiler'
     if query.dtype not in DTYPES or not all(is_ordinary(x, query.dtype) for x in (query, key, value)):
         return f'query is a {type(query).__name__} of {query.dtype}: it takes plain tensors of 32 or 16 bits'

@@ -5,21 +5,10 @@ import torch
 
 from ops import AgentAttention, ReducedAgentAttention, WindowAgentAttention, _native
 from ops.linear import agent, agent_bias, agent_native
-from tests.ops.conftest import assert_near
+from tests.ops.conftest import assert_near, needs_cpp
 from tests.ops.linear.test_agent_products import lively, run
 
-LIKE = {'AVX512': ('AVX512', 'AVX2'), 'AVX2': ('AVX2',)}.get(torch.backends.cpu.get_cpu_capability(), ())
-
-pytestmark = pytest.mark.skipif(
-    not any(_native.load(capability) for capability in LIKE), reason='the C++ was not built for this processor'
-)
-
-
-@pytest.fixture(params=['AVX512', 'AVX2'])
-def processor(request, monkeypatch):
-    if request.param not in LIKE:
-        pytest.skip(f'this processor does not have {request.param}')
-    monkeypatch.setattr(agent_native, 'kernels', lambda: _native.load(request.param))
+pytestmark = needs_cpp
 
 
 @pytest.fixture
@@ -33,14 +22,6 @@ def calls(monkeypatch):
 
     monkeypatch.setattr(agent_native, 'agent_attention', count)
     return made
-
-
-@pytest.fixture(params=[1, 2, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
 
 
 CASES = {
@@ -166,7 +147,7 @@ def test_without_a_library_torch_does_the_work(calls, monkeypatch):
     module, x, grid = make('whole cells')
     expected = run(module, x, *grid)
     assert len(calls) == 2
-    monkeypatch.setattr(agent_native, 'kernels', lambda: None)
+    monkeypatch.setattr(_native, 'kernels', lambda: None)
     for ours, plain in zip(expected, run(module, x, *grid)):
         assert_near(ours, plain)
     assert len(calls) == 2

@@ -1,9 +1,5 @@
 """The kernels in C++ against the reference, as built for every kind of processor that this one can stand in for."""
 
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -13,23 +9,10 @@ from ops import NeighborhoodAttention2D, _native
 from ops._backends import choose
 from ops.window.neighborhood import BACKENDS, na2d, native, reference
 from ops.window.neighborhood.functional import make_window
-from tests.ops.conftest import assert_near
+from tests.ops.conftest import assert_near, needs_cpp
 from tests.ops.window.test_neighborhood import assert_agrees, inputs
 
-COMPILER = shutil.which('g++')
-LIKE = {'AVX512': ('AVX512', 'AVX2'), 'AVX2': ('AVX2',)}.get(torch.backends.cpu.get_cpu_capability(), ())
-
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason='needs g++')
-pytestmark = pytest.mark.skipif(
-    not any(_native.load(capability) for capability in LIKE), reason='the C++ was not built for this processor'
-)
-
-
-@pytest.fixture(params=['AVX512', 'AVX2'])
-def processor(request, monkeypatch):
-    if request.param not in LIKE:
-        pytest.skip(f'this processor does not have {request.param}')
-    monkeypatch.setattr(native, 'kernels', lambda: _native.load(request.param))
+pytestmark = needs_cpp
 
 
 PATHS = {
@@ -283,19 +266,10 @@ def test_too_many_keys_and_dropout_are_refused():
 def test_without_a_library_torch_does_the_work(monkeypatch):
     call = changed()
     expected = na2d(**call, backend='native')
-    monkeypatch.setattr(native, 'kernels', lambda: None)
+    monkeypatch.setattr(_native, 'kernels', lambda: None)
     with pytest.raises(ValueError, match='C.. was not built for this processor: install attnzoo again'):
         na2d(**call, backend='native')
     assert_near(na2d(**call), expected)
-
-
-def test_a_library_of_another_version_is_not_used(monkeypatch):
-    monkeypatch.setattr(_native, 'INTERFACE', -1)
-    _native.load.cache_clear()
-    try:
-        assert _native.kernels() is None
-    finally:
-        _native.load.cache_clear()
 
 
 def test_it_is_chosen_where_few_keys_are_seen():
@@ -319,17 +293,3 @@ def test_compiled_and_transformed_calls_are_left_to_torch():
     assert_near(compiled(q, k, v, bias), expected)
     mapped = torch.vmap(lambda *x: na2d(*(y[None] for y in x), 3, rel_pos_bias=bias)[0])(q, k, v)
     assert_near(mapped, expected)
-
-
-@needs_compiler
-@pytest.mark.parametrize('processor', ['x86-64-v4', 'x86-64-v3'])
-def test_source_has_no_warnings(processor):
-    root = Path(native.__file__).parents[3]
-    command = [COMPILER, '-std=c++17', '-O1', '-Wall', '-Wextra', '-Werror', '-Wno-psabi', '-fopenmp', '-fsyntax-only']
-    done = subprocess.run(
-        [*command, f'-march={processor}', '-I.', 'ops/window/neighborhood/native.cpp'],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
