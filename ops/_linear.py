@@ -14,6 +14,7 @@ from ops._eager import as_own, has_hooks, is_ordinary, needs_grad
 from ops._gelu import gelu_backward, passing_gelu
 from ops._onednn import form_of, fused_dtype, product, takes
 from ops._processor import is_intel
+from ops._rows import column_sums
 
 LEAST_WORK = 2**24
 """Multiply-adds from which on oneDNN is faster, about 0.2 ms; below, its start costs more than it saves."""
@@ -62,7 +63,7 @@ def gradients(ctx: Any, x: Any, weight: Any, gradient: Tensor) -> tuple[Tensor |
     return (
         input_gradient(gradient, weight) if for_x else None,
         weight_gradient(rows, x.reshape(-1, x.shape[-1])) if for_weight else None,
-        rows.sum(0) if for_bias else None,
+        column_sums(rows) if for_bias else None,
     )
 
 
@@ -102,7 +103,7 @@ class GeluProduct(torch.autograd.Function):
         to_x = input_gradient(gradient, weight) if for_x else None
         act = passing_gelu(x, form) if to_x is None else gelu_backward(x, to_x, form)
         to_weight = weight_gradient(rows, act.reshape(-1, act.shape[-1])) if for_weight else None
-        return to_x, to_weight, rows.sum(0) if for_bias else None, None
+        return to_x, to_weight, column_sums(rows) if for_bias else None, None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -22,7 +22,7 @@ LANES = 16
 """Numbers that the widest vectors hold."""
 
 LIBRARIES = {'AVX512': '_kernels_avx512', 'AVX2': '_kernels_avx2'}
-INTERFACE = 2
+INTERFACE = 3
 """What `interface` of a library returns that takes what this version of the package hands over."""
 
 

@@ -14,16 +14,19 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, LayerNorm2d, LayerScale
+from timm.layers import DropPath, LayerScale
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
+from ops._eager import has_hooks
 from ops._layout import known_zero, missing
 from ops._linear import Linear
+from ops._norm import LayerNorm, add_norm
 from ops.conv.focal_modulation import FocalModulation, resize_kernel, resize_levels
 from ops.window.neighborhood import NeighborhoodAttention2D
 from ops.window.relative_attention import resize_table
 from zoo.mlp import Mlp
+from zoo.norm import LayerNorm2d
 
 register_notrace_module(FocalModulation)
 register_notrace_module(NeighborhoodAttention2D)
@@ -48,6 +51,22 @@ CSWIN_KEY_RULES = (
 """From the names of CSWin's code, which the papers that put another attention into its blocks keep, to ours."""
 
 
+def dropped(drop_path: nn.Module, branch: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The branch (B, ...), and in place of a `DropPath` the factors that it multiplies images by, (B, 1, ...)."""
+    if type(drop_path) is not DropPath or has_hooks(drop_path):
+        return drop_path(branch), None
+    if not drop_path.training or drop_path.drop_prob == 0:
+        return branch, None
+    keep = 1 - drop_path.drop_prob
+    factors = branch.new_empty(len(branch), *[1] * (branch.ndim - 1)).bernoulli_(keep)
+    return branch, factors.div_(keep) if keep > 0 and drop_path.scale_by_keep else factors
+
+
+def add(x: Tensor, branch: Tensor, factors: Tensor | None) -> Tensor:
+    """X + branch * factors."""
+    return x + branch if factors is None else torch.addcmul(x, branch, factors)
+
+
 class PreNormBlock(nn.Module):
     """(B, H, W, C) -> (B, H, W, C): x + scale1(mixer(norm1(x))), then x + scale2(mlp(norm2(x))).
 
@@ -70,18 +89,26 @@ class PreNormBlock(nn.Module):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.norm1: nn.LayerNorm = LayerNorm(dim, eps=eps)
         self.mixer = mixer
         self.scale1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path1 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.norm2: nn.LayerNorm = LayerNorm(dim, eps=eps)
         self.mlp = mlp
         self.scale2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self.scale1(self.mixer(self.norm1(x))))
-        return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
+        if torch.jit.is_scripting():
+            x = x + self.drop_path1(self.scale1(self.mixer(self.norm1(x))))
+            return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
+        x, y = add_norm(self.norm1, x)
+        return self.behind(x, self.mixer(y))
+
+    def behind(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """What follows the mixer."""
+        x, y = add_norm(self.norm2, x, *dropped(self.drop_path1, self.scale1(mixed)))
+        return add(x, *dropped(self.drop_path2, self.scale2(self.mlp(y))))
 
 
 class PostNormBlock(PreNormBlock):
@@ -120,13 +147,14 @@ class PatchMerging(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(4 * dim)
+        self.norm = LayerNorm(4 * dim)
         self.reduction = Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (0, missing(x.shape[3], 2), 0, missing(x.shape[2], 2))).permute(0, 2, 3, 1)
+        B, H, W, C = x.shape
         # Swin's order of the corners: the row offset runs first.
-        x = torch.cat([x[:, ::2, ::2], x[:, 1::2, ::2], x[:, ::2, 1::2], x[:, 1::2, 1::2]], dim=-1)
+        x = x.reshape(B, H // 2, 2, W // 2, 2, C).permute(0, 1, 3, 4, 2, 5).reshape(B, H // 2, W // 2, 4 * C)
         return self.reduction(self.norm(x)).permute(0, 3, 1, 2)
 
 

@@ -9,11 +9,11 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 
-from timm.layers import LayerNorm2d
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.norm import LayerNorm2d
 from zoo.parts import PositionEmbedding
 
 

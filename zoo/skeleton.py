@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from timm.layers import ClassifierHead, LayerNorm2d
+from timm.layers import ClassifierHead
 from timm.models import checkpoint_seq
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from zoo.norm import LayerNorm2d
 from zoo.weights import rename_foreign_keys
 
 KeyRules = tuple[tuple[str, 'str | Callable | tuple | None'], ...]

@@ -17,6 +17,7 @@ from timm.layers import global_pool_nlc
 from timm.models import checkpoint, register_notrace_function, register_notrace_module
 from torch import Tensor, nn
 
+from ops._norm import LayerNorm, add_norm
 from zoo.parts import PaddedPatchConv, PositionEmbedding, PreNormBlock, init_transformer
 from zoo.skeleton import Backbone
 
@@ -94,8 +95,8 @@ class TokenBlock(PreNormBlock):
     """(B, P + H * W, C) and (H, W) -> (B, P + H * W, C): a pre-norm block whose mixer takes the grid too."""
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:  # type: ignore[override]
-        x = x + self.drop_path1(self.scale1(self.mixer(self.norm1(x), grid)))
-        return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
+        x, y = add_norm(self.norm1, x)
+        return self.behind(x, self.mixer(y, grid))
 
 
 class SequenceBlock(PreNormBlock):
@@ -106,7 +107,7 @@ class SequenceBlock(PreNormBlock):
 
 
 @register_notrace_module
-class TokenNorm(nn.LayerNorm):
+class TokenNorm(LayerNorm):
     """Tokens -> tokens."""
 
     def forward(self, tokens: Tokens) -> Tokens:  # type: ignore[override]

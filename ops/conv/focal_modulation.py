@@ -15,6 +15,7 @@ from ops._conv import ConvAct
 from ops._depthwise import DepthwiseConv2d
 from ops._layout import spatial_mean
 from ops._linear import Linear, linear
+from ops._norm import LayerNorm
 
 
 class FocalModulation(nn.Module):
@@ -68,7 +69,7 @@ class FocalModulation(nn.Module):
             ConvAct(DepthwiseConv2d(dim, kernel, bias=False, **dd), nn.GELU()) for kernel in kernels
         )
         self.h = nn.Conv2d(dim, dim, 1, bias=bias, **dd)
-        self.ln = nn.LayerNorm(dim, **dd) if use_postln_in_modulation else nn.Identity()
+        self.ln = LayerNorm(dim, **dd) if use_postln_in_modulation else nn.Identity()
         self.proj = Linear(dim, dim, **dd)
         self.proj_drop = nn.Dropout(proj_drop)
 

@@ -21,8 +21,16 @@ from ops._eager import has_hooks
 from ops._layout import pair
 from ops._linear import Linear
 from ops._split import split
-from ops.linear import agent_native
-from ops.linear.agent_bias import BASE, agent_bias, resize_axis, resize_plane
+from ops.linear import agent_bias_native, agent_native
+from ops.linear.agent_bias import (
+    AXES_OF_KEYS,
+    AXES_OF_QUERIES,
+    BASE,
+    agent_bias,
+    as_parts,
+    resize_axis,
+    resize_plane,
+)
 from ops.linear.agent_products import Form, Inputs, agent_products, takes
 from ops.linear.spatial_reduction import SpatialReductionAttention, reduced_size
 from ops.window.relative_attention import biased_attention
@@ -163,17 +171,26 @@ class AgentCore(nn.Module):
     def over_agents(self, bias: Tensor) -> Tensor:
         """(N, agent_num, L) -> (N, A, L): bilinearly from the agents of the biases to those of `agent_shape`."""
         side = isqrt(self.agent_num)
+        if self.agent_shape == (side, side):
+            return bias
         grids = resize_plane(bias.transpose(1, 2).unflatten(2, (side, side)), self.agent_shape)
         return grids.flatten(2).transpose(1, 2)
 
     def biases(self, grid: tuple[int, int], kv_grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Those of the scores of agents and keys, (N, A, P + H' * W'), and of agents and queries, (N, A, P + H * W)."""
-        of_keys = [self.an_bias.flatten(2), self.ah_bias[0, ..., 0], self.aw_bias[0, :, :, 0]]
-        of_queries = [self.na_bias.flatten(2), self.ha_bias[0, :, :, 0].mT, self.wa_bias[0, :, 0].mT]
+        of_keys = [self.an_bias, self.ah_bias, self.aw_bias]
+        of_queries = [self.na_bias, self.ha_bias, self.wa_bias]
         if self.prefix_tokens:
-            of_keys.append(self.ac_bias[0])
-            of_queries.append(self.ca_bias[0].mT)
-        return self.over_agents(agent_bias(of_keys, kv_grid)), self.over_agents(agent_bias(of_queries, grid))
+            of_keys.append(self.ac_bias)
+            of_queries.append(self.ca_bias)
+        if agent_bias_native.takes(tables := of_keys + of_queries):
+            biases = agent_bias_native.agent_biases((kv_grid, grid), tables)
+        else:
+            biases = (
+                agent_bias(as_parts(of_keys, AXES_OF_KEYS), kv_grid),
+                agent_bias(as_parts(of_queries, AXES_OF_QUERIES), grid),
+            )
+        return self.over_agents(biases[0]), self.over_agents(biases[1])
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], kv_grid: tuple[int, int] | None = None

@@ -20,6 +20,24 @@ MATRIX = 1 << 17
 """Numbers of the largest `bias_matrix`, that of 28 x 28 positions and little more; beyond, `bias_of_axes` is faster."""
 
 
+AXES_OF_KEYS = ((0, 1, 3), (1, 2, 3), (1, 2, 4), (1, 2, 3))
+"""Of `an_bias`, `ah_bias`, `aw_bias` and `ac_bias`: the axes of heads, of agents, and that their numbers end with."""
+
+AXES_OF_QUERIES = ((0, 1, 3), (1, 4, 2), (1, 4, 3), (1, 3, 2))
+"""Of `na_bias`, `ha_bias`, `wa_bias` and `ca_bias`."""
+
+Grid = tuple[int, int]
+
+
+def as_parts(tables: Sequence[Tensor], axes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Parameters as parts of a bias, (N, A, numbers)."""
+    parts = []
+    for x, (head, agent, last) in zip(tables, axes):
+        between = (axis for axis in range(x.ndim) if axis not in (head, agent, last))
+        parts.append(x.permute(head, agent, *between, last).flatten(2))
+    return parts
+
+
 def resize_axis(table: Tensor, length: int) -> Tensor:
     """(N, A, L) -> (N, A, length), linear."""
     return table if known_zero(length - table.shape[-1]) else F.interpolate(table, size=length, mode='linear')

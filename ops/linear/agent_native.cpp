@@ -1,4 +1,5 @@
-// Agent attention of float32 maps: both steps, position by position, with the scores of a few of them at a time.
+// Agent attention of float32 maps: the means of cells of the queries, which are the agents, and both steps of
+// attention, position by position, with the scores of a few of them at a time.
 //
 // Agents lie in the lanes of vectors, positions in the rows of a tile. A head and a part of the positions are one
 // thread's for all images, so that the gradients of their bias are its alone. Where a sum goes over all positions (the
@@ -22,6 +23,7 @@ struct AgentCall {
   float* sums;                            // (B, N, 2, P): each agent's largest score, and what makes its weights' sum 1
   float* space;
   int64_t images, heads, agents, positions, parts, threads;
+  int64_t prefix, height, width, high, wide;  // of the positions, the first ones and the map; agents on a grid
   View query, key, value, out;  // (B, L, N, C); `out` is added to, in the backward pass it is the gradient
   View agent, gathered;         // (B, A, N, C)
   View grad_query, grad_key, grad_value, grad_agent;
@@ -46,6 +48,36 @@ struct Agents {
         units(call.images * call.heads),
         groups(call.heads * call.parts),
         matrix(int64_t(padded) * C) {}
+
+  // Calls `run(position)` for the cell of an agent, and returns 1 / their number.
+  template <typename Run>
+  INLINE float by_cell(int a, Run run) const {
+    const int64_t i = a / call.wide, j = a % call.wide;
+    const int64_t top = i * call.height / call.high, bottom = ((i + 1) * call.height - 1) / call.high + 1;
+    const int64_t left = j * call.width / call.wide, right = ((j + 1) * call.width - 1) / call.wide + 1;
+    for (int64_t y = top; y < bottom; y++)
+      for (int64_t x = left; x < right; x++) run(call.prefix + y * call.width + x);
+    return 1.0f / ((bottom - top) * (right - left));
+  }
+
+  void pool(int64_t unit) const {
+    const View queries = call.query.of(unit / call.heads, unit % call.heads);
+    const View agents = call.agent.of(unit / call.heads, unit % call.heads);
+    for (int a = 0; a < count; a++) {
+      Channels<V> sum;
+      const float share = by_cell(a, [&](int64_t l) { sum = sum + Channels<V>(queries.at(l)); });
+      (sum * share).store_to(agents.at(a));
+    }
+  }
+
+  void add_pooled(int64_t unit) const {
+    const View to_queries = call.grad_query.of(unit / call.heads, unit % call.heads);
+    const View to_agents = call.grad_agent.of(unit / call.heads, unit % call.heads);
+    for (int a = 0; a < count; a++) {
+      const Channels<V> own = Channels<V>(to_agents.at(a)) * by_cell(a, [](int64_t) {});
+      by_cell(a, [&](int64_t l) { (Channels<V>(to_queries.at(l)) + own).store_to(to_queries.at(l)); });
+    }
+  }
 
   // What lies in `space`: of each unit four matrices and a row, of each unit and part two matrices and two rows, of
   // each group the bias of its positions and its gradient.
@@ -294,7 +326,10 @@ void forward(const AgentCall& call, float scale) {
 #pragma omp parallel num_threads(call.threads)
   {
 #pragma omp for schedule(static)
-    for (int64_t unit = 0; unit < work.units; unit++) work.turn_both(unit);
+    for (int64_t unit = 0; unit < work.units; unit++) {
+      work.pool(unit);
+      work.turn_both(unit);
+    }
 #pragma omp for schedule(static)
     for (int64_t group = 0; group < work.groups; group++) work.agents_see_keys(group);
 #pragma omp for schedule(static)
@@ -318,7 +353,10 @@ void backward(const AgentCall& call, float scale) {
 #pragma omp for schedule(static)
     for (int64_t group = 0; group < work.groups; group++) work.keys_backward(group);
 #pragma omp for schedule(static)
-    for (int64_t unit = 0; unit < work.units; unit++) work.join_agents(unit);
+    for (int64_t unit = 0; unit < work.units; unit++) {
+      work.join_agents(unit);
+      work.add_pooled(unit);
+    }
   }
 }
 

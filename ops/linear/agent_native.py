@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ops import _native
 from ops._eager import as_own, needs_grad
@@ -20,7 +19,7 @@ from ops._native import WIDTHS, address, call, rounded
 from ops._products import is_special, plain_gradients
 from ops._scratch import scratch
 from ops._split import empty_alike
-from ops.linear.agent_products import Form, Inputs, add_pooled, convolve, convolve_backward, plain, to_map
+from ops.linear.agent_products import Form, Inputs, convolve, convolve_backward, plain
 
 MOST_AGENTS, TILE = 128, 64  # as in agent_native.cpp
 
@@ -40,6 +39,7 @@ def run(name: str, form: Form, tables: Sequence[Tensor | None], x: Inputs, maps:
     """Call a function of agent_native.cpp, with what its `AgentCall` holds: `tables`, and maps (B, L or A, C)."""
     (B, L, C), N, threads = x.q.shape, form.heads, torch.get_num_threads()
     numbers = [B, N, form.agents[0] * form.agents[1], L, parts(L, N, threads), threads]
+    numbers += (form.prefix, *form.grid, *form.agents)
     kept = []  # until the call is over
     for y in (*x[:3], *maps):
         if y is not None:
@@ -60,9 +60,9 @@ def space_of(numbers: Sequence[int], width: int) -> int:
 
 def run_forward(x: Inputs, form: Form) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(B, L, C), and what the backward pass is to be given: agents, what they gathered, and sums of their weights."""
-    B, A = len(x.q), form.agents[0] * form.agents[1]
-    agents = F.adaptive_avg_pool2d(to_map(x.q, form), form.agents).flatten(2).transpose(1, 2).contiguous()
-    gathered, out = torch.empty_like(agents), convolve(x, form).contiguous()
+    (B, _, C), A = x.q.shape, form.agents[0] * form.agents[1]
+    agents, gathered = x.q.new_empty(B, A, C), x.q.new_empty(B, A, C)
+    out = convolve(x, form).contiguous()
     sums = x.q.new_empty(B, form.heads, 2, rounded(A))
     tables = (x.of_keys.contiguous(), x.of_queries.contiguous(), None, None, sums)
     run('agent_forward', form, tables, x, (out, agents, gathered, None, None, None, None))
@@ -91,7 +91,6 @@ class NativeAgents(torch.autograd.Function):
         to_biases = [torch.empty_like(y, memory_format=torch.contiguous_format) for y in (x.of_keys, x.of_queries)]
         tables = (x.of_keys.contiguous(), x.of_queries.contiguous(), *to_biases, sums)
         run('agent_backward', form, tables, x, (grad, agents, gathered, to_q, to_k, to_v, to_agents))
-        add_pooled(to_agents, form, to_q)
         return None, to_q, to_k, to_v, *to_biases, *convolve_backward(x, form, grad, to_v, needed[5:])
 
 

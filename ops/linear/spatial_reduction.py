@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ops._attention import attention
 from ops._linear import Linear
+from ops._norm import LayerNorm
 
 
 def reduced_size(size: tuple[int, int], sr_ratio: int) -> tuple[int, int]:
@@ -70,7 +71,7 @@ class SpatialReductionAttention(nn.Module):
         self.proj_drop = nn.Dropout(proj_drop)
         if sr_ratio > 1:
             self.sr = nn.Conv2d(dim, dim, sr_ratio, sr_ratio, **dd)
-            self.norm = nn.LayerNorm(dim, **dd)
+            self.norm = LayerNorm(dim, **dd)
 
     def reduce(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H', W', C): one vector for each cell."""

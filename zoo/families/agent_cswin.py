@@ -10,7 +10,6 @@ biases of agents are resized as in their dense networks, and stripes are padded 
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers import LayerNorm2d
 from timm.models import register_notrace_module
 from torch import nn
 
@@ -18,6 +17,7 @@ from ops.linear.agent import resize_axis_bias
 from ops.linear.agent_windows import CrossShapedAgentAttention
 from ops.window.cross_shaped import CrossShapedWindowAttention
 from zoo.mlp import Mlp
+from zoo.norm import LayerNorm2d
 from zoo.parts import CSWIN_KEY_RULES, PreNormBlock, block_letters, conv_norm, init_transformer
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone

@@ -11,7 +11,6 @@ form: agent attention has the whole map, its biases resized, windows and merging
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers import LayerNorm2d
 from timm.models import register_notrace_module
 from torch import nn
 
@@ -19,6 +18,7 @@ from ops.linear.agent import AgentAttention, resize_axis_bias
 from ops.linear.agent_windows import WindowAgentAttention
 from ops.window.shifted_window import ShiftedWindowAttention
 from zoo.mlp import Mlp
+from zoo.norm import LayerNorm2d
 from zoo.parts import (
     PaddedPatchConv,
     PatchMerging,

@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from timm.layers import LayerNorm2d
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
+from ops._norm import add_norm
 from ops.routed.bilevel_routing import BiLevelRoutingAttention, DenseLePEAttention
 from zoo.mlp import Mlp
+from zoo.norm import LayerNorm2d
 from zoo.parts import PreNormBlock, init_transformer
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone
@@ -61,7 +62,8 @@ class BiFormerBlock(PreNormBlock):
         self.pos_embed = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x + self.pos_embed(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        x, y = add_norm(self.norm1, x, self.pos_embed(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.behind(x, self.mixer(y))
 
 
 class BiFormer(HierarchicalBackbone):

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from timm.layers import LayerNorm2d
 from timm.layers import Mlp as ConvMlp
 from timm.models import register_notrace_module
 from torch import nn
@@ -24,6 +23,7 @@ from ops.routed.bilevel_routing import (
     DenseLePEAttention2d,
 )
 from zoo.mlp import Mlp
+from zoo.norm import LayerNorm2d
 from zoo.parts import PaddedPatchConv, PreNormBlock, init_transformer
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone

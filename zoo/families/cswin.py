@@ -9,12 +9,12 @@ stands in the MLPs alone.
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers import LayerNorm2d
 from timm.models import register_notrace_module
 from torch import nn
 
 from ops.window.cross_shaped import CrossShapedWindowAttention
 from zoo.mlp import Mlp
+from zoo.norm import LayerNorm2d
 from zoo.parts import CSWIN_KEY_RULES, PreNormBlock, conv_norm, init_transformer
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone

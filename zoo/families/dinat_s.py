@@ -7,9 +7,9 @@ Code: https://github.com/SHI-Labs/Neighborhood-Attention-Transformer (MIT), clas
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers import LayerNorm2d
 from torch import nn
 
+from zoo.norm import LayerNorm2d
 from zoo.parts import (
     PaddedPatchConv,
     PatchMerging,

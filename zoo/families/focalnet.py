@@ -16,9 +16,9 @@ timm has the other names, so these begin with `zoo_`. Where the authors' two cod
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers import LayerNorm2d
 from torch import nn
 
+from zoo.norm import LayerNorm2d
 from zoo.parts import FOCAL_VALUES, PaddedPatchConv, conv_norm, focal_block, init_transformer, per_stage
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone

@@ -9,9 +9,9 @@ two; here it has the norms behind the branches and the factors of the constructo
 
 from typing import Any
 
-from timm.layers import LayerNorm2d
 from torch import nn
 
+from zoo.norm import LayerNorm2d
 from zoo.parts import FOCAL_VALUES, PaddedPatchConv, conv_norm, focal_block, init_transformer
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone

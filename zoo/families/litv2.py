@@ -16,14 +16,16 @@ the learning rate.
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers import DropPath, LayerNorm2d
+from timm.layers import DropPath
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
+from ops._norm import LayerNorm, add_norm
 from ops.conv.deformable_merging import DeformablePatchConv2d, DeformableTokenMerging
 from ops.linear.hilo import HiLoAttention
 from zoo.mlp import DepthwiseMlp
-from zoo.parts import PaddedPatchConv, PreNormBlock, conv_norm, init_transformer
+from zoo.norm import LayerNorm2d
+from zoo.parts import PaddedPatchConv, PreNormBlock, add, conv_norm, dropped, init_transformer
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone
 
@@ -69,12 +71,13 @@ class FeedForwardBlock(nn.Module):
 
     def __init__(self, dim: int, mlp: nn.Module, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
         self.mlp = mlp
         self.drop_path2 = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        x, y = add_norm(self.norm2, x)
+        return add(x, *dropped(self.drop_path2, self.mlp(y)))
 
 
 class LITv2(HierarchicalBackbone):

@@ -16,13 +16,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import DropPath, GELUTanh, LayerNorm2d, NormMlpClassifierHead
+from timm.layers import DropPath, GELUTanh, NormMlpClassifierHead
 from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from ops.conv.mbconv import MBConv, SameConv2d
 from ops.window.block_grid import BlockAttention, GridAttention
 from zoo.mlp import Mlp
+from zoo.norm import LayerNorm2d
 from zoo.parts import PreNormBlock, resize_bias_table
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone

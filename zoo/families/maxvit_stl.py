@@ -10,11 +10,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers import LayerNorm2d
 from torch import nn
 
 from ops.window.block_grid import BlockAttention, GridAttention
 from zoo.mlp import Mlp
+from zoo.norm import LayerNorm2d
 from zoo.parts import PaddedPatchConv, PreNormBlock, conv_norm, init_transformer, resize_bias_table
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone

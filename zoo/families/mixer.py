@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-from timm.layers import LayerNorm2d
 from torch import nn
 
 from ops.registry import OPS
 from zoo.mixers import build_mixer
 from zoo.mlp import Mlp
+from zoo.norm import LayerNorm2d
 from zoo.parts import PreNormBlock, conv_norm, init_transformer
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from timm.layers import LayerNorm2d
 from torch import nn
 
+from zoo.norm import LayerNorm2d
 from zoo.parts import conv_norm, init_transformer, neighborhood_block, repeat_to_depth, resize_bias_table
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone

@@ -6,12 +6,12 @@ Code: https://github.com/SHI-Labs/Neighborhood-Attention-Transformer (MIT), clas
 
 from typing import Any
 
-from timm.layers import LayerNorm2d
 from timm.models import register_notrace_module
 from torch import nn
 
 from ops.window.relative_attention import RelativePositionAttention
 from zoo.mlp import Mlp
+from zoo.norm import LayerNorm2d
 from zoo.parts import (
     PaddedPatchConv,
     PreNormBlock,

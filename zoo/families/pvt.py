@@ -11,12 +11,12 @@ Code: https://github.com/whai362/PVT (Apache-2.0), classification/pvt.py and det
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers import LayerNorm2d
 from timm.models import register_notrace_module
 from torch import nn
 
 from ops.linear.spatial_reduction import SpatialReductionAttention
 from zoo.mlp import Mlp
+from zoo.norm import LayerNorm2d
 from zoo.parts import PositionEmbedding, PreNormBlock, init_transformer
 from zoo.pyramid import PVT_KEY_RULES, patch_embedding, whole_patches
 from zoo.registry import register_family

@@ -304,7 +304,7 @@ void backward(const Call& call, float scale) {
 
 }  // namespace
 
-extern "C" int interface() { return 2; }  // as in ops/_native.py: to be raised when Map, View or Call change
+extern "C" int interface() { return 3; }  // as in ops/_native.py: to be raised when Map, View or Call change
 
 // Return 0, and do nothing, for a number of channels they are not made for.
 extern "C" int neighborhood_forward(const Call* call, int channels, float scale) {
