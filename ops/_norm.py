@@ -57,9 +57,10 @@ class NativeNorm(torch.autograd.Function):
     def backward(ctx: Any, grad_sum: Tensor | None, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         sums, factors, weight, bias, moments = ctx.saved_tensors
         for_x, for_branch, _, for_weight, for_bias, _ = ctx.needs_input_grad
-        if grad is not None and not torch.is_grad_enabled() and all(map(_rows.fits, (grad_sum, grad))):
+        if grad is not None and not torch.is_grad_enabled() and is_ordinary(grad) and is_ordinary(grad_sum):
+            given = [x if x is None else x.resolve_neg().contiguous() for x in (grad_sum, grad)]
             needed = (for_x, for_branch, for_weight, for_bias)
-            to_x, to_branch, *others = _rows.norm_backward(grad_sum, grad, sums, factors, weight, moments, needed)
+            to_x, to_branch, *others = _rows.norm_backward(*given, sums, factors, weight, moments, needed)
             return to_x, to_branch, None, *others, None
         to_x, others = grad_sum, [None, None]
         if grad is not None:

@@ -103,11 +103,8 @@ class PreNormBlock(nn.Module):
             x = x + self.drop_path1(self.scale1(self.mixer(self.norm1(x))))
             return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
         x, y = add_norm(self.norm1, x)
-        return self.behind(x, self.mixer(y))
-
-    def behind(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """What follows the mixer."""
-        x, y = add_norm(self.norm2, x, *dropped(self.drop_path1, self.scale1(mixed)))
+        y = self.mixer(y)
+        x, y = add_norm(self.norm2, x, *dropped(self.drop_path1, self.scale1(y)))
         return add(x, *dropped(self.drop_path2, self.scale2(self.mlp(y))))
 
 

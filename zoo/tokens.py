@@ -18,7 +18,7 @@ from timm.models import checkpoint, register_notrace_function, register_notrace_
 from torch import Tensor, nn
 
 from ops._norm import LayerNorm, add_norm
-from zoo.parts import PaddedPatchConv, PositionEmbedding, PreNormBlock, init_transformer
+from zoo.parts import PaddedPatchConv, PositionEmbedding, PreNormBlock, add, dropped, init_transformer
 from zoo.skeleton import Backbone
 
 
@@ -96,7 +96,9 @@ class TokenBlock(PreNormBlock):
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:  # type: ignore[override]
         x, y = add_norm(self.norm1, x)
-        return self.behind(x, self.mixer(y, grid))
+        y = self.mixer(y, grid)
+        x, y = add_norm(self.norm2, x, *dropped(self.drop_path1, self.scale1(y)))
+        return add(x, *dropped(self.drop_path2, self.scale2(self.mlp(y))))
 
 
 class SequenceBlock(PreNormBlock):

@@ -109,6 +109,20 @@ def test_only_what_is_asked_for(wanted, used, dropped):
             assert_near(ours, expected)
 
 
+def test_gradients_may_lie_anywhere(calls):
+    norm, tensors = make_norm(16), [torch.randn(2, 3, 5, 16, requires_grad=True) for _ in range(2)]
+    inputs = [*tensors, *norm.parameters()]
+    for strange in (
+        torch.randn(2, 16, 3, 5).permute(0, 2, 3, 1),
+        torch.randn(2, 3, 5, 16, dtype=torch.complex64).conj().imag,
+        torch.randn(1, 1, 1, 1).expand(2, 3, 5, 16),
+    ):
+        found = torch.autograd.grad(add_norm(norm, *tensors), inputs, [strange, strange])
+        for ours, wanted in zip(found, torch.autograd.grad(plain(norm, *tensors), inputs, [strange, strange])):
+            assert_near(ours, wanted)
+    assert calls.count('norm_backward') == 3
+
+
 def test_second_gradients_and_many_at_a_time():
     norm = make_norm(16)
     tensors = [torch.randn(2, 3, 16, requires_grad=True) for _ in range(2)]

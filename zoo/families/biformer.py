@@ -22,7 +22,7 @@ from ops._norm import add_norm
 from ops.routed.bilevel_routing import BiLevelRoutingAttention, DenseLePEAttention
 from zoo.mlp import Mlp
 from zoo.norm import LayerNorm2d
-from zoo.parts import PreNormBlock, init_transformer
+from zoo.parts import PreNormBlock, add, dropped, init_transformer
 from zoo.registry import register_family
 from zoo.skeleton import HierarchicalBackbone
 
@@ -63,7 +63,9 @@ class BiFormerBlock(PreNormBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         x, y = add_norm(self.norm1, x, self.pos_embed(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-        return self.behind(x, self.mixer(y))
+        y = self.mixer(y)
+        x, y = add_norm(self.norm2, x, *dropped(self.drop_path1, self.scale1(y)))
+        return add(x, *dropped(self.drop_path2, self.scale2(self.mlp(y))))
 
 
 class BiFormer(HierarchicalBackbone):
