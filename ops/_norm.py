@@ -58,9 +58,11 @@ class NativeNorm(torch.autograd.Function):
         sums, factors, weight, bias, moments = ctx.saved_tensors
         for_x, for_branch, _, for_weight, for_bias, _ = ctx.needs_input_grad
         if grad is not None and not torch.is_grad_enabled() and is_ordinary(grad) and is_ordinary(grad_sum):
-            given = [x if x is None else x.resolve_neg().contiguous() for x in (grad_sum, grad)]
             needed = (for_x, for_branch, for_weight, for_bias)
-            to_x, to_branch, *others = _rows.norm_backward(*given, sums, factors, weight, moments, needed)
+            carried = None if grad_sum is None else _rows.in_rows(grad_sum)
+            to_x, to_branch, *others = _rows.norm_backward(
+                carried, _rows.in_rows(grad), sums, factors, weight, moments, needed
+            )
             return to_x, to_branch, None, *others, None
         to_x, others = grad_sum, [None, None]
         if grad is not None:

@@ -51,13 +51,19 @@ struct Channels {
 
 constexpr int TOGETHER = LANES / 4;  // vectors that share what is loaded: as many as there are registers for
 
-// Calls `run` for groups of TOGETHER, and for single ones behind.
-template <typename Run>
+// Calls `run` for groups of N, of TOGETHER behind them, and for single ones.
+template <int N = TOGETHER, typename Run>
 INLINE void by_groups(int count, Run run) {
   int i = 0;
-  for (; i + TOGETHER <= count; i += TOGETHER) run(i, std::integral_constant<int, TOGETHER>());
+  for (; i + N <= count; i += N) run(i, std::integral_constant<int, N>());
+  if constexpr (N > TOGETHER)
+    for (; i + TOGETHER <= count; i += TOGETHER) run(i, std::integral_constant<int, TOGETHER>());
   for (; i < count; i++) run(i, std::integral_constant<int, 1>());
 }
+
+// How many sums of V vectors there are registers for: enough that one is not waited for before it is added to again.
+template <int V>
+constexpr int SUMS = V <= 2 ? 2 * TOGETHER : TOGETHER;
 
 // N weighted sums of `count` vectors; weights of one sum lie `along` apart, those of one vector `across`.
 template <int V, int N>
@@ -98,6 +104,7 @@ struct Turned {
     for (; i < padded; i += LANES) tile<N, 1>(out + i, x, scale, i);
   }
 
+  // Products of N vectors with the M * LANES turned ones from `place` on.
   template <int N, int M>
   INLINE void tile(float* out, const View& x, float scale, int place) const {
     Vec sum[N][M] = {};
@@ -112,15 +119,27 @@ struct Turned {
 // Rows of `padded` products of each of `n` vectors with all that are turned.
 template <int V>
 INLINE void dots(float* out, const Turned<V>& with, const View& x, float scale, int n) {
-  by_groups(n, [&](int i, auto group) __attribute__((always_inline)) {
-    with.template dots<decltype(group)::value>(out + i * with.padded, x.from(i), scale);
-  });
+  auto tiles = [&](int place, auto wide, auto high) __attribute__((always_inline)) {
+    by_groups<decltype(high)::value>(n, [&](int i, auto group) __attribute__((always_inline)) {
+      constexpr int N = decltype(group)::value, M = decltype(wide)::value;
+      with.template tile<N, M>(out + i * with.padded + place, x.from(i), scale, place);
+    });
+  };
+  // Tiles of as many sums as there are registers for: of more vectors where fewer turned ones are left.
+  int place = 0;
+  for (; place + TOGETHER * LANES <= with.padded; place += TOGETHER * LANES)
+    tiles(place, std::integral_constant<int, TOGETHER>(), std::integral_constant<int, 4>());
+  if constexpr (TOGETHER > 2)
+    for (; place + 2 * LANES <= with.padded; place += 2 * LANES)
+      tiles(place, std::integral_constant<int, 2>(), std::integral_constant<int, 8>());
+  for (; place < with.padded; place += LANES)
+    tiles(place, std::integral_constant<int, 1>(), std::integral_constant<int, 2 * TOGETHER>());
 }
 
 // Sums of `count` vectors for each of `n` rows of weights: calls `take` with the row and its sum.
 template <int V, typename Take>
 INLINE void spread(const float* weights, int padded, const View& x, int count, int n, Take take) {
-  by_groups(n, [&](int i, auto group) __attribute__((always_inline)) {
+  by_groups<SUMS<V>>(n, [&](int i, auto group) __attribute__((always_inline)) {
     constexpr int N = decltype(group)::value;
     Channels<V> sum[N];
     weighted<V, N>(sum, weights + i * padded, padded, 1, x, count);
@@ -132,7 +151,7 @@ INLINE void spread(const float* weights, int padded, const View& x, int count, i
 template <int V>
 INLINE void gather(float* sums, const float* factors, const float* weights, int padded, const View& x, int count,
                    int n) {
-  by_groups(count, [&](int i, auto group) __attribute__((always_inline)) {
+  by_groups<SUMS<V>>(count, [&](int i, auto group) __attribute__((always_inline)) {
     constexpr int N = decltype(group)::value;
     Channels<V> some[N];
     weighted<V, N>(some, weights + i, 1, padded, x, n);

@@ -30,6 +30,11 @@ def fits(x: Tensor | None) -> bool:
     )
 
 
+def in_rows(x: Tensor) -> Tensor:
+    """The same numbers, rows one behind the other."""
+    return x.resolve_neg().contiguous()
+
+
 def norm_forward(
     x: Tensor,
     branch: Tensor | None,
