@@ -108,6 +108,8 @@ def add_norm(
 ) -> tuple[Tensor, Tensor]:
     """(B, ..., C) -> x + branch * factors, and what a module makes of it, each (B, ..., C).
 
+    The first, which is `x` itself where there is no branch, is not to be changed in place.
+
     Args:
         norm: together with the sum and its gradient where it is a `LayerNorm`, else it is called.
         x: what goes on beside the branches of a residual network.
