@@ -53,8 +53,8 @@ CSWIN_KEY_RULES = (
 
 def dropped(drop_path: nn.Module, branch: Tensor) -> tuple[Tensor, Tensor | None]:
     """The branch (B, ...), and in place of a `DropPath` the factors that it multiplies images by, (B, 1, ...)."""
-    if type(drop_path) is not DropPath or has_hooks(drop_path):
-        return drop_path(branch), None
+    if type(drop_path) is not DropPath or has_hooks(drop_path) or not isinstance(branch, Tensor):
+        return drop_path(branch), None  # the last where torch.fx traces
     if not drop_path.training or drop_path.drop_prob == 0:
         return branch, None
     keep = 1 - drop_path.drop_prob
@@ -63,7 +63,7 @@ def dropped(drop_path: nn.Module, branch: Tensor) -> tuple[Tensor, Tensor | None
 
 
 def add(x: Tensor, branch: Tensor, factors: Tensor | None) -> Tensor:
-    """X + branch * factors."""
+    """The sum x + branch * factors."""
     return x + branch if factors is None else torch.addcmul(x, branch, factors)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from timm.layers import DropPath
 from timm.layers import LayerNorm2d as TimmLayerNorm2d
+from timm.models._features_fx import create_feature_extractor
 from torch import nn
 
 from zoo.norm import LayerNorm2d
@@ -39,6 +40,20 @@ def test_paths_are_dropped_as_by_timm(drop_path, training):
     found = add(x, *dropped(drop_path, branch))
     torch.manual_seed(2)
     torch.testing.assert_close(found, x + drop_path(branch))
+
+
+def test_blocks_with_dropped_paths_are_traced_by_fx():
+    """As timm traces, once in training; there its `DropPath` loses `div_`, as nothing takes its result."""
+    block = PreNormBlock(16, nn.Linear(16, 16), nn.Linear(16, 16), drop_path=0.5)
+    block.drop_path1.scale_by_keep = block.drop_path2.scale_by_keep = False
+    model, x = nn.Sequential(block, nn.ReLU()), torch.randn(4, 3, 16)
+    traced = create_feature_extractor(model, {'1': 'last'})
+    for training in (True, False):
+        model.train(training), traced.train(training)
+        torch.manual_seed(3)
+        expected = model(x)
+        torch.manual_seed(3)
+        torch.testing.assert_close(traced(x)['last'], expected)
 
 
 def test_a_watched_drop_path_is_called():
