@@ -58,7 +58,7 @@ def dropped(drop_path: nn.Module, branch: Tensor) -> tuple[Tensor, Tensor | None
     if not drop_path.training or drop_path.drop_prob == 0:
         return branch, None
     keep = 1 - drop_path.drop_prob
-    factors = branch.new_empty(len(branch), *[1] * (branch.ndim - 1)).bernoulli_(keep)
+    factors = branch.new_empty(branch.shape[0], *[1] * (branch.ndim - 1)).bernoulli_(keep)
     return branch, factors.div_(keep) if keep > 0 and drop_path.scale_by_keep else factors
 
 
