@@ -27,9 +27,8 @@ def takes(norm: nn.LayerNorm, x: Tensor, branch: Tensor | None = None) -> bool:
         and x.numel() >= LEAST_NUMBERS
         and x.shape[-1:] == norm.normalized_shape
         and norm.weight is not None
-        and is_ordinary(norm.weight)
-        and is_ordinary(norm.bias)
-        and (branch is None or (_rows.fits(branch) and branch.shape == x.shape))
+        and all(map(_rows.fits, (norm.weight, norm.bias, branch)))
+        and (branch is None or branch.shape == x.shape)
     )
 
 
@@ -47,27 +46,27 @@ class NativeNorm(torch.autograd.Function):
         eps: float,
     ) -> tuple[Tensor, Tensor]:
         moments = x.new_empty(x.numel() // x.shape[-1], 2)
-        sums, out = _rows.norm_forward(x, branch, factors, weight, bias, eps, moments)
-        ctx.save_for_backward(sums, factors, weight, bias, moments)
+        total, out = _rows.norm_forward(x, branch, factors, weight, bias, eps, moments)
+        ctx.save_for_backward(total, factors, weight, bias, moments)
         ctx.eps = eps
         ctx.set_materialize_grads(False)
-        return sums, out
+        return total, out
 
     @staticmethod
     def backward(ctx: Any, grad_sum: Tensor | None, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        sums, factors, weight, bias, moments = ctx.saved_tensors
+        total, factors, weight, bias, moments = ctx.saved_tensors
         for_x, for_branch, _, for_weight, for_bias, _ = ctx.needs_input_grad
         if grad is not None and not torch.is_grad_enabled() and is_ordinary(grad) and is_ordinary(grad_sum):
             needed = (for_x, for_branch, for_weight, for_bias)
             carried = None if grad_sum is None else _rows.in_rows(grad_sum)
             to_x, to_branch, *others = _rows.norm_backward(
-                carried, _rows.in_rows(grad), sums, factors, weight, moments, needed
+                carried, _rows.in_rows(grad), total, factors, weight, moments, needed
             )
             return to_x, to_branch, None, *others, None
         to_x, others = grad_sum, [None, None]
         if grad is not None:
             norm, wanted = partial(plain, ctx.eps), (for_x or for_branch, for_weight, for_bias)
-            of_norm, *others = plain_gradients(norm, (sums, weight, bias), wanted, grad)
+            of_norm, *others = plain_gradients(norm, (total, weight, bias), wanted, grad)
             to_x = of_norm if grad_sum is None or of_norm is None else grad_sum + of_norm
         to_branch = to_x if to_x is None or factors is None else to_x * factors
         return to_x, to_branch if for_branch else None, None, *others, None

@@ -22,6 +22,12 @@ struct NormCall {
   int64_t rows, columns, images, threads;
 };  // Any may be null but x, weight, out, grad and, in backward, moments.
 
+struct SumCall {
+  const float* x;  // (rows, columns)
+  float *out, *space;
+  int64_t rows, columns, threads;
+};
+
 namespace {
 
 // Adds the vectors that `of` gives for each column.
@@ -108,6 +114,15 @@ INLINE void norm_backward_rows(const NormCall& call, int64_t row, float* sums) {
   }
 }
 
+// Adds N vectors of each row to `sums`.
+template <int N>
+INLINE void add_columns(const float* x, int64_t rows, int64_t columns, float* sums) {
+  Vec sum[N] = {};
+  for (int64_t row = 0; row < rows; row++)
+    for (int i = 0; i < N; i++) sum[i] += load(x + row * columns + i * LANES);
+  for (int i = 0; i < N; i++) store(sums + i * LANES, load(sums + i * LANES) + sum[i]);
+}
+
 }  // namespace
 
 extern "C" int norm_forward(const NormCall* call, float eps) {
@@ -135,20 +150,6 @@ extern "C" int norm_backward(const NormCall* given) {
     if (to) to[c % call.columns] = sum;
   }
   return 1;
-}
-
-struct SumCall {
-  const float* x;  // (rows, columns)
-  float *out, *space;
-  int64_t rows, columns, threads;
-};
-
-template <int N>
-INLINE void add_columns(const float* x, int64_t rows, int64_t columns, float* sums) {
-  Vec sum[N] = {};
-  for (int64_t row = 0; row < rows; row++)
-    for (int i = 0; i < N; i++) sum[i] += load(x + row * columns + i * LANES);
-  for (int i = 0; i < N; i++) store(sums + i * LANES, load(sums + i * LANES) + sum[i]);
 }
 
 extern "C" int column_sums(const SumCall* given) {

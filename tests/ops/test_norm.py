@@ -168,7 +168,7 @@ def test_other_norms_are_called(calls):
 
 
 @pytest.mark.parametrize(
-    'case', ['channels', 'gaps', 'double', 'no weight', 'scalar axis', 'few numbers', 'no library']
+    'case', ['channels', 'gaps', 'weights with gaps', 'double', 'no weight', 'two axes', 'few numbers', 'no library']
 )
 def test_leaves_the_others_to_torch(case, calls, monkeypatch):
     norm, x = make_norm(16), torch.randn(2, 3, 16)
@@ -176,11 +176,13 @@ def test_leaves_the_others_to_torch(case, calls, monkeypatch):
         norm, x = make_norm(17), torch.randn(2, 3, 17)
     elif case == 'gaps':
         x = torch.randn(2, 3, 32)[..., ::2]
+    elif case == 'weights with gaps':
+        norm.weight = nn.Parameter(torch.randn(32)[::2])
     elif case == 'double':
         norm, x = norm.double(), x.double()
     elif case == 'no weight':
         norm = LayerNorm(16, elementwise_affine=False)
-    elif case == 'scalar axis':
+    elif case == 'two axes':
         norm = LayerNorm((3, 16))
     elif case == 'few numbers':
         monkeypatch.setattr(_norm, 'LEAST_NUMBERS', 1 << 20)
