@@ -12,6 +12,7 @@ constexpr int64_t BLOCK = 64;
 
 }  // namespace
 
+// As _rows.py fills it. Any may be null but x, weight, out, grad and, in the backward pass, moments.
 struct NormCall {
   const float *x, *branch, *factors;  // (rows, columns), twice, and (images): what is normed is x + branch * factor
   const float *weight, *bias;         // (columns)
@@ -20,7 +21,7 @@ struct NormCall {
   float *grad_x, *grad_branch, *grad_weight, *grad_bias;
   float* space;  // `2 * columns` for each thread
   int64_t rows, columns, images, threads;
-};  // Any may be null but x, weight, out, grad and, in backward, moments.
+};
 
 struct SumCall {
   const float* x;  // (rows, columns)
